@@ -1,0 +1,505 @@
+"""What this machine is, and in which condition it is right now, read from /proc and /sys.
+
+Two questions: `collect` says what does not change during a session (board, processor, cores, frequency limits), `condition` says
+what does (temperatures, throttle counters, load). Both only read small files, take well under 10 ms on an idle machine, start no
+process and need no rights. What cannot be read is None and never guessed. Every function takes `root`, the directory that stands
+for /, so that the file tree of another device can be read, and nothing else than that tree is looked at when it is not /.
+
+Python 3.6, standard library only.
+"""
+
+import glob
+import os
+import re
+import sys
+import time
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple  # noqa: F401
+
+Facts = Dict[str, Any]
+
+# Reading a current frequency makes some kernels sample the core for a while; a machine with many cores is not read to the end.
+FREQUENCY_BUDGET_SECONDS = 0.004
+
+CPU = "sys/devices/system/cpu"
+
+# Names of cores by (implementer, part) of the main ID register; Linux prints numbers only on 64-bit Arm.
+ARM_CORES = {
+    (0x41, 0xC07): "Cortex-A7",
+    (0x41, 0xC09): "Cortex-A9",
+    (0x41, 0xC0F): "Cortex-A15",
+    (0x41, 0xD03): "Cortex-A53",
+    (0x41, 0xD04): "Cortex-A35",
+    (0x41, 0xD05): "Cortex-A55",
+    (0x41, 0xD07): "Cortex-A57",
+    (0x41, 0xD08): "Cortex-A72",
+    (0x41, 0xD09): "Cortex-A73",
+    (0x41, 0xD0A): "Cortex-A75",
+    (0x41, 0xD0B): "Cortex-A76",
+    (0x41, 0xD0C): "Neoverse-N1",
+    (0x41, 0xD0D): "Cortex-A77",
+    (0x41, 0xD40): "Neoverse-V1",
+    (0x41, 0xD41): "Cortex-A78",
+    (0x41, 0xD42): "Cortex-A78AE",
+    (0x41, 0xD49): "Neoverse-N2",
+    (0x41, 0xD4F): "Neoverse-V2",
+    (0x4E, 0x003): "Denver 2",
+    (0x4E, 0x004): "Carmel",
+}
+
+
+def collect(root="/"):
+    # type: (str) -> Facts
+    """What this machine is, as plain JSON. Frequencies in kHz, sizes in bytes, cores as lists of numbers."""
+    root = str(root)
+    cpu = cpu_facts(root)
+    policies = frequency_policies(root)
+    online = parse_cores(read(root, CPU, "online"))
+    if online is None and cpu["processors"]:
+        online = cpu["processors"]
+    allowed = allowed_cores(root)
+    quota = cpu_quota(root)
+    return {
+        "machine": machine(root),
+        "pointer_bits": (64 if sys.maxsize > 2**32 else 32) if is_here(root) else None,
+        "system": kernel_says(root, "sysname"),
+        "kernel": read(root, "proc/sys/kernel/osrelease") or kernel_says(root, "release"),
+        "os": os_name(root),
+        "board": board_facts(root),
+        "cpu": cpu,
+        "cores": {
+            "online": online,
+            "allowed": allowed,
+            "quota": quota,
+            "usable": usable_cores(online, allowed, quota),
+        },
+        "memory_total_bytes": memory(root, "MemTotal"),
+        "frequency_policies": policies,
+        "clocks_locked": clocks_locked(policies),
+        "turbo": turbo(root),
+        "smt": boolean(read(root, CPU, "smt/active")),
+        "power_profile": read(root, "sys/firmware/acpi/platform_profile"),
+        "hypervisor": hypervisor(root),
+        "container": container(root),
+        "l4t_release_line": first_line(read(root, "etc/nv_tegra_release")),
+    }
+
+
+def condition(root="/"):
+    # type: (str) -> Facts
+    """In which condition this machine is now, as plain JSON. Temperatures in degrees Celsius, frequencies in kHz."""
+    root = str(root)
+    policies = frequency_policies(root)
+    steal, total = processor_time(root)
+    return {
+        "time": time.time(),  # seconds since the epoch
+        "monotonic": time.monotonic(),
+        "load_average": load_average(root),
+        "online": parse_cores(read(root, CPU, "online")),
+        "allowed": allowed_cores(root),
+        "governors": by_policy(policies, "governor"),
+        "minimum_khz": by_policy(policies, "minimum_khz"),
+        "maximum_khz": by_policy(policies, "maximum_khz"),
+        "current_khz": current_frequencies(root),
+        "turbo": turbo(root),
+        "power_profile": read(root, "sys/firmware/acpi/platform_profile"),
+        "on_battery": on_battery(root),
+        "thermal_zones": thermal_zones(root),
+        "throttle_counts": throttle_counts(root),
+        "raspberry_pi_throttled": raspberry_pi_throttled(root),
+        "steal_ticks": steal,
+        "total_ticks": total,
+        "memory_available_bytes": memory(root, "MemAvailable"),
+    }
+
+
+# Reading
+
+
+def is_here(root):
+    # type: (str) -> bool
+    """Whether root is this machine and not a copy of another one's files."""
+    return os.path.abspath(root) == "/"
+
+
+def kernel_says(root, field):
+    # type: (str, str) -> Optional[str]
+    """A field of uname for this machine. The platform module would start a process to fill in what nobody asks for here."""
+    if not is_here(root) or not hasattr(os, "uname"):
+        return None
+    return getattr(os.uname(), field) or None
+
+
+def read(root, *parts):
+    # type: (str, *str) -> Optional[str]
+    """The text of a file without blanks and NULs around it; None if it cannot be read or is empty."""
+    try:
+        # Some files of /sys fail while they are read, not when they are opened.
+        with open(os.path.join(root, *parts), "rb") as file:
+            content = file.read(1 << 20)
+    except (OSError, ValueError):
+        return None
+    return content.decode("utf-8", "replace").strip("\0 \t\r\n") or None
+
+
+def read_integer(root, *parts):
+    # type: (str, *str) -> Optional[int]
+    return integer(read(root, *parts))
+
+
+def integer(text, base=10):
+    # type: (Optional[str], int) -> Optional[int]
+    try:
+        return int(text, base) if text is not None else None
+    except ValueError:
+        return None
+
+
+def boolean(text):
+    # type: (Optional[str]) -> Optional[bool]
+    return None if text not in ("0", "1") else text == "1"
+
+
+def first_line(text):
+    # type: (Optional[str]) -> Optional[str]
+    return text.splitlines()[0].strip() if text else None
+
+
+def find(root, pattern):
+    # type: (str, str) -> List[str]
+    """Existing paths below root, relative to it, numbers in their natural order."""
+    found = glob.glob(os.path.join(glob.escape(root), pattern))
+    return sorted((os.path.relpath(path, root) for path in found), key=natural)
+
+
+def natural(text):
+    # type: (str) -> List[Any]
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", text)]
+
+
+def parse_cores(text):
+    # type: (Optional[str]) -> Optional[List[int]]
+    """The numbers of a list such as `0-2,5`; None if it is none."""
+    if not text:
+        return None
+    cores = set()  # type: Set[int]
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            cores.update(range(int(first), int(last or first) + 1))
+    except ValueError:
+        return None
+    return sorted(cores)
+
+
+# What it is
+
+
+def machine(root):
+    # type: (str) -> Optional[str]
+    """The architecture that the kernel names, such as `x86_64` or `aarch64`."""
+    return read(root, "proc/sys/kernel/arch") or kernel_says(root, "machine")
+
+
+def os_name(root):
+    # type: (str) -> Optional[str]
+    text = read(root, "etc/os-release") or read(root, "usr/lib/os-release") or ""
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "PRETTY_NAME":
+            return value.strip().strip("\"'") or None
+    return None
+
+
+def board_facts(root):
+    # type: (str) -> Facts
+    """The board's name from the device tree (single boards); maker and product from the firmware tables (PCs, servers)."""
+    compatible = read(root, "proc/device-tree/compatible") or read(root, "sys/firmware/devicetree/base/compatible")
+    return {
+        "model": read(root, "proc/device-tree/model") or read(root, "sys/firmware/devicetree/base/model"),
+        "compatible": compatible.split("\0") if compatible else [],
+        "vendor": read(root, "sys/class/dmi/id/sys_vendor"),
+        "product": read(root, "sys/class/dmi/id/product_name"),
+    }
+
+
+def cpu_facts(root):
+    # type: (str) -> Facts
+    """What /proc/cpuinfo says; its fields differ between architectures, and some Arm boards have several kinds of core."""
+    text = read(root, "proc/cpuinfo") or ""
+    processors = []  # type: List[int]
+    kinds = {}  # type: Dict[Tuple[int, int], int]
+    first = {}  # type: Dict[str, str]
+    common = {}  # type: Dict[str, str]
+    for block in re.split(r"\n\s*\n", text):
+        fields = {}
+        for line in block.splitlines():
+            key, colon, value = line.partition(":")
+            if colon:
+                # The upper-case keys of Arm (`Hardware`, `Model`) differ from the lower-case ones of x86 (`model`).
+                fields[key.strip()] = value.strip()
+        if "processor" in fields and fields["processor"].isdigit():
+            processors.append(int(fields["processor"]))
+            first = first or fields
+            implementer, part = integer(fields.get("CPU implementer"), 0), integer(fields.get("CPU part"), 0)
+            if implementer is not None and part is not None:
+                kinds[implementer, part] = kinds.get((implementer, part), 0) + 1
+        for key in ("Hardware", "Model"):
+            if key in fields:
+                common[key] = fields[key]
+    model = first.get("model name")
+    cores = [
+        {"implementer": kind[0], "part": kind[1], "name": ARM_CORES.get(kind), "count": kinds[kind]} for kind in sorted(kinds)
+    ]
+    flags = first.get("flags")
+    return {
+        "model": model,
+        "vendor": first.get("vendor_id"),
+        "family": integer(first.get("cpu family")),
+        "model_number": integer(first.get("model")),
+        "stepping": integer(first.get("stepping")),
+        "microcode": first.get("microcode"),
+        "cores": cores,
+        "hardware": common.get("Hardware"),
+        "board_model": common.get("Model"),
+        "processors": sorted(processors),
+        "hypervisor_flag": None if flags is None else "hypervisor" in flags.split(),
+    }
+
+
+def allowed_cores(root):
+    # type: (str) -> Optional[List[int]]
+    """The cores on which this process may run."""
+    text = read(root, "proc/self/status") or ""
+    match = re.search(r"^Cpus_allowed_list:\s*(\S+)", text, re.MULTILINE)
+    return parse_cores(match.group(1)) if match else None
+
+
+def cpu_quota(root):
+    # type: (str) -> Optional[float]
+    """How many cores' worth of time the control groups around this process grant; None for no limit."""
+    limits = []  # type: List[float]
+    for line in (read(root, "proc/self/cgroup") or "").splitlines():
+        parts = line.split(":", 2)
+        if len(parts) != 3:
+            continue
+        number, controllers, path = parts
+        if number == "0" and not controllers:
+            limits.extend(quotas_upwards(root, ["sys/fs/cgroup", "sys/fs/cgroup/unified"], path, quota_of_version_2))
+        elif "cpu" in controllers.split(","):
+            limits.extend(quotas_upwards(root, ["sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"], path, quota_of_version_1))
+    return min(limits) if limits else None
+
+
+def quotas_upwards(root, mounts, path, quota_of):
+    # type: (str, List[str], str, Callable[[str, str], Optional[float]]) -> List[float]
+    """The limits of a group and of all groups around it; in a container the path may not exist below the mount."""
+    limits = []
+    folder = path.strip("/")
+    while True:
+        for mount in mounts:
+            limit = quota_of(root, os.path.join(mount, folder))
+            if limit is not None:
+                limits.append(limit)
+        if not folder:
+            return limits
+        folder = os.path.dirname(folder)
+
+
+def quota_of_version_2(root, folder):
+    # type: (str, str) -> Optional[float]
+    parts = (read(root, folder, "cpu.max") or "").split()
+    if len(parts) != 2:
+        return None
+    return ratio(integer(parts[0]), integer(parts[1]))
+
+
+def quota_of_version_1(root, folder):
+    # type: (str, str) -> Optional[float]
+    return ratio(read_integer(root, folder, "cpu.cfs_quota_us"), read_integer(root, folder, "cpu.cfs_period_us"))
+
+
+def ratio(quota, period):
+    # type: (Optional[int], Optional[int]) -> Optional[float]
+    # "max" in version 2 and -1 in version 1 mean no limit.
+    if quota is None or period is None or quota <= 0 or period <= 0:
+        return None
+    return quota / float(period)
+
+
+def usable_cores(online, allowed, quota):
+    # type: (Optional[List[int]], Optional[List[int]], Optional[float]) -> Optional[float]
+    """How many cores this process can use at most, a fraction under a quota; None if unknown."""
+    known = [set(cores) for cores in (online, allowed) if cores is not None]
+    if not known:
+        return None
+    count = len(set.intersection(*known))
+    return min(count, quota) if quota is not None else count
+
+
+def memory(root, key):
+    # type: (str, str) -> Optional[int]
+    match = re.search(r"^%s:\s*([0-9]+) kB" % re.escape(key), read(root, "proc/meminfo") or "", re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else None
+
+
+def frequency_policies(root):
+    # type: (str) -> List[Facts]
+    """Governor and limits of each group of cores that shares a clock; an empty list where the kernel controls no frequency."""
+    folders = find(root, CPU + "/cpufreq/policy[0-9]*") or find(root, CPU + "/cpu[0-9]*/cpufreq")
+    policies = []
+    for folder in folders:
+        name = os.path.basename(folder)
+        policies.append(
+            {
+                "name": name if name != "cpufreq" else os.path.basename(os.path.dirname(folder)),
+                "driver": read(root, folder, "scaling_driver"),
+                "governor": read(root, folder, "scaling_governor"),
+                "minimum_khz": read_integer(root, folder, "scaling_min_freq"),
+                "maximum_khz": read_integer(root, folder, "scaling_max_freq"),
+                "hardware_minimum_khz": read_integer(root, folder, "cpuinfo_min_freq"),
+                "hardware_maximum_khz": read_integer(root, folder, "cpuinfo_max_freq"),
+            }
+        )
+    return policies
+
+
+def clocks_locked(policies):
+    # type: (List[Facts]) -> Optional[bool]
+    """Whether every clock is held at one frequency; None where that cannot be read."""
+    if not policies or any(policy["minimum_khz"] is None or policy["maximum_khz"] is None for policy in policies):
+        return None
+    return all(policy["minimum_khz"] == policy["maximum_khz"] for policy in policies)
+
+
+def by_policy(policies, key):
+    # type: (List[Facts], str) -> Facts
+    return {policy["name"]: policy[key] for policy in policies if policy[key] is not None}
+
+
+def turbo(root):
+    # type: (str) -> Optional[bool]
+    boost = boolean(read(root, CPU, "cpufreq/boost"))
+    if boost is not None:
+        return boost
+    disabled = boolean(read(root, CPU, "intel_pstate/no_turbo"))
+    return None if disabled is None else not disabled
+
+
+def hypervisor(root):
+    # type: (str) -> Optional[bool]
+    """Whether this is a virtual machine: the processor flag of x86, the device tree's node elsewhere; None if neither tells."""
+    if os.path.exists(os.path.join(root, "proc/device-tree/hypervisor")) or read(root, "sys/hypervisor/type"):
+        return True
+    flag = cpu_facts(root)["hypervisor_flag"]  # type: Optional[bool]
+    return flag
+
+
+def container(root):
+    # type: (str) -> Optional[str]
+    """The kind of container, as far as it shows; None if nothing shows one."""
+    if os.path.exists(os.path.join(root, ".dockerenv")):
+        return "docker"
+    if os.path.exists(os.path.join(root, "run/.containerenv")):
+        return "podman"
+    named = read(root, "run/systemd/container")
+    if named:
+        return named
+    match = re.search(r"(docker|kubepods|lxc|libpod|containerd)", read(root, "proc/1/cgroup") or "")
+    return match.group(1) if match else None
+
+
+# In which condition it is
+
+
+def load_average(root):
+    # type: (str) -> Optional[List[float]]
+    """Over 1, 5 and 15 minutes."""
+    try:
+        return [float(part) for part in (read(root, "proc/loadavg") or "").split()[:3]] or None
+    except ValueError:
+        return None
+
+
+def current_frequencies(root):
+    # type: (str) -> Dict[str, int]
+    """By core, in kHz; as many cores as can be read quickly."""
+    deadline = time.monotonic() + FREQUENCY_BUDGET_SECONDS
+    frequencies = {}  # type: Dict[str, int]
+    for folder in find(root, CPU + "/cpu[0-9]*/cpufreq"):
+        if time.monotonic() > deadline:
+            break
+        frequency = read_integer(root, folder, "scaling_cur_freq")
+        if frequency is not None:
+            frequencies[os.path.basename(os.path.dirname(folder))] = frequency
+    if not frequencies:
+        for number, megahertz in enumerate(
+            re.findall(r"^cpu MHz\s*:\s*([0-9.]+)", read(root, "proc/cpuinfo") or "", re.MULTILINE)
+        ):
+            try:
+                frequencies["cpu%d" % number] = int(float(megahertz) * 1000)
+            except ValueError:
+                continue
+    return frequencies
+
+
+def on_battery(root):
+    # type: (str) -> Optional[bool]
+    """True when a mains supply says that it is off; None where there is none."""
+    mains = [
+        boolean(read(root, folder, "online"))
+        for folder in find(root, "sys/class/power_supply/*")
+        if read(root, folder, "type") == "Mains"
+    ]
+    known = [online for online in mains if online is not None]
+    if not known:
+        return None
+    return not any(known)
+
+
+def thermal_zones(root):
+    # type: (str) -> List[Facts]
+    zones = []
+    for folder in find(root, "sys/class/thermal/thermal_zone[0-9]*"):
+        millidegrees = read_integer(root, folder, "temp")
+        # A unit without power reads as -256 degrees on Jetson boards, and some drivers say 0 K.
+        if millidegrees is not None and millidegrees > -200000:
+            zones.append({"name": read(root, folder, "type") or os.path.basename(folder), "celsius": millidegrees / 1000.0})
+    return zones
+
+
+def throttle_counts(root):
+    # type: (str) -> Dict[str, int]
+    """Counters that only grow since the machine was started: thermal throttling on x86, over-current events on Jetson boards."""
+    counts = {}
+    for path in find(root, CPU + "/cpu[0-9]*/thermal_throttle/*_count"):
+        count = read_integer(root, path)
+        if count is not None:
+            counts["%s/%s" % (path.split("/")[-3], os.path.basename(path))] = count
+    for folder in find(root, "sys/class/hwmon/hwmon[0-9]*"):
+        if read(root, folder, "name") == "soctherm_oc":
+            for path in find(root, folder + "/oc[0-9]*_event_cnt"):
+                count = read_integer(root, path)
+                if count is not None:
+                    counts["soctherm_oc/%s" % os.path.basename(path)] = count
+    return counts
+
+
+def raspberry_pi_throttled(root):
+    # type: (str) -> Optional[int]
+    """The firmware's bits: 0-3 under-voltage, capped, throttled, hot now; 16-19 the same since start. None elsewhere."""
+    for path in find(root, "sys/devices/platform/soc*/*firmware/get_throttled"):
+        bits = integer(read(root, path), 16)
+        if bits is not None:
+            return bits
+    return None
+
+
+def processor_time(root):
+    # type: (str) -> Tuple[Optional[int], Optional[int]]
+    """(ticks that the hypervisor gave to others, all ticks) since the machine was started."""
+    match = re.search(r"^cpu\s+([0-9 ]+)$", read(root, "proc/stat") or "", re.MULTILINE)
+    if not match:
+        return None, None
+    # user nice system idle iowait irq softirq steal; guest times after them are contained in user and nice.
+    ticks = [int(part) for part in match.group(1).split()][:8]
+    return (ticks[7] if len(ticks) == 8 else None), sum(ticks)
