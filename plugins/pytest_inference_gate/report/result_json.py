@@ -1,0 +1,191 @@
+"""The ``--gate-json`` document: one JSON object a run, for programs.
+
+``result.schema.json`` beside this module describes it (JSON Schema, draft 2020-12); docs/reference/result-json.md explains it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+from math import isfinite
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from ..atomic_files import explained, write_atomically
+from ..errors import GateError
+from ..results import AccuracyResult, ArtifactResult, CaseResult, LatencyResult, RunResult
+
+SCHEMA = "inference-gate/1"
+
+_REMEDY = "give another --gate-json=PATH"
+
+
+def build_document(run: RunResult) -> dict[str, Any]:
+    """The run as the document that the schema describes, made of what JSON knows: no NaN, no infinity (null stands for both)."""
+    document = {
+        "schema": SCHEMA,
+        "mode": run.mode,
+        "device": {
+            "id": run.device.id,
+            "identity": run.device.identity,
+            "software": run.device.software,
+            "condition": run.device.condition,
+        },
+        "cases": [_case(case) for case in run.cases],
+        "phases": run.phases,
+        "notices": run.notices,
+        "software_changes": run.software_changes,
+        "saved": run.saved,
+        "summary": {
+            "verdicts": {verdict.value: count for verdict, count in run.counts().items()},
+            "red": run.red,
+            "relaxed": sorted(run.relaxed),
+            "exit_status": run.exit_status,
+        },
+    }
+    plain = _plain(document)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def write_document(run: RunResult, path: Path) -> None:
+    """Write the run's document to ``path``, wholly or not at all; missing parent directories are made.
+
+    A link is followed; something that is neither file nor directory, like a named pipe, is written to as it is.
+
+    Raises GateError with a sentence where the operating system refuses.
+    """
+    text = json.dumps(build_document(run), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+    # Lone surrogates, from undecodable bytes in a path, have no UTF-8 form of their own.
+    data = text.encode("utf-8", "backslashreplace")
+    if path.is_dir():
+        raise GateError(f"Cannot write the result to {path}, which is a directory: {_REMEDY}.")
+    with explained(f"write {path.name}", path.parent, remedy=_REMEDY):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise GateError(f"Cannot write the result to {path}: {path.parent} is not a directory; {_REMEDY}.") from None
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                stream.write(data)
+            return
+        path = path.resolve()
+    write_atomically(path, data, remedy=_REMEDY)
+
+
+def read_schema() -> dict[str, Any]:
+    """The JSON Schema of the document."""
+    schema = json.loads((Path(__file__).parent / "result.schema.json").read_text(encoding="utf-8"))
+    assert isinstance(schema, dict)
+    return schema
+
+
+def _case(case: CaseResult) -> dict[str, Any]:
+    return {
+        "id": case.id,
+        "nodeids": case.nodeids,
+        "model": case.model,
+        "backend": case.backend,
+        "precision": case.precision,
+        "batch": case.batch,
+        "threads": case.threads,
+        "variant": case.variant,
+        "verdict": case.verdict,
+        "reason": case.reason,
+        "outcome": {
+            "kind": case.outcome.kind,
+            "stage": case.outcome.stage,
+            "message": case.outcome.message,
+            "signal": case.outcome.signal,
+            "log": case.outcome.log,
+        },
+        "latency": None if case.latency is None else _latency(case.latency),
+        "accuracy": None if case.accuracy is None else _accuracy(case.accuracy),
+        "artifact": None if case.artifact is None else _artifact(case.artifact),
+        "memory": {"peak_rss_bytes": case.peak_rss_bytes},
+    }
+
+
+def _latency(latency: LatencyResult) -> dict[str, Any]:
+    decision = latency.decision
+    return {
+        "verdict": latency.verdict,
+        "reason": latency.reason,
+        "unit": "s",
+        "load": latency.load,
+        "first_inference": latency.first_inference,
+        "replicates": latency.replicates,
+        "rounds": latency.rounds,
+        "unsteady": latency.unsteady,
+        "median": latency.median,
+        "p50": latency.p50,
+        "p90": latency.p90,
+        "p99": latency.p99,
+        "throughput": latency.throughput,
+        "baseline_sessions": latency.baseline_sessions,
+        "baseline_median": None if decision is None else decision.baseline_median,
+        "ratio": None if decision is None else decision.ratio,
+        "threshold": None if decision is None else decision.threshold,
+        "p_value": None if decision is None else decision.p_value,
+        "minimum_detectable": None if decision is None else decision.minimum_detectable,
+    }
+
+
+def _accuracy(accuracy: AccuracyResult) -> dict[str, Any]:
+    figures = accuracy.figures
+    return {
+        "verdict": accuracy.verdict,
+        "reason": accuracy.decision.reason,
+        "top1": figures.top1,
+        "top5": figures.top5,
+        "n": figures.n,
+        "classes": figures.classes,
+        "reference_top1": figures.reference_top1,
+        "drop": figures.drop,
+        "lost": figures.lost,
+        "won": figures.won,
+        "agreement": figures.agreement,
+        "agreement_top5": figures.agreement_top5,
+        "p_value": accuracy.decision.p_value,
+        "mcnemar_p": figures.mcnemar_p,
+        "mcnemar_p_two_sided": figures.mcnemar_p_two_sided,
+        "smallest_detectable_drop": figures.smallest_detectable_drop,
+        "confidence_drift": figures.confidence_drift,
+        "confidence_drift_signed": figures.confidence_drift_signed,
+        "cosine": figures.cosine,
+        "kl": figures.kl,
+        "nan_count": figures.nan_count,
+        "reference_nan_count": figures.reference_nan_count,
+        "metrics": accuracy.metrics,
+    }
+
+
+def _artifact(artifact: ArtifactResult) -> dict[str, Any]:
+    return {
+        "digest": artifact.digest,
+        "size_bytes": artifact.size_bytes,
+        "convert_seconds": artifact.convert_seconds,
+        "cached": artifact.cached,
+    }
+
+
+def _plain(value: object) -> object:
+    """The same value made of dict, list, str, int, finite float, bool and None."""
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        number = float(value)
+        return number if isfinite(number) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain(item) for item in value), key=str)
+    return str(value)  # a path, a date

@@ -1,0 +1,299 @@
+"""The table at the end of a run, and what is said below it: plain lines, which a callback may colour."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import floor, log10
+from typing import Literal
+
+from ..atomic_files import size_text
+from ..results import CaseResult, RunResult
+from ..verdict import RELAXABLE, SEVERITY, Verdict, gate_is_red
+
+Colour = Literal["red", "green", "yellow"]
+Markup = Callable[[str, Colour], str]
+"""Given a piece of a line and a colour, the piece with whatever makes a terminal show it so."""
+
+_NOTHING = "-"
+_SHORTEST_MODEL = 12
+
+
+def no_markup(text: str, colour: Colour) -> str:  # noqa: ARG001
+    """Leave the text as it is."""
+    return text
+
+
+def colour_of(verdict: Verdict, relaxed: frozenset[str] = frozenset()) -> Colour:
+    """Red what closes the gate, green what is as it should be, yellow what is worth a look."""
+    if gate_is_red(verdict, relaxed):
+        return "red"
+    return "green" if verdict in (Verdict.PASS, Verdict.FASTER, Verdict.FIXED) else "yellow"
+
+
+def summary_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup) -> list[str]:
+    """Everything that is printed at the end of a run: table, reasons, notices, changes of software, times, and the last line.
+
+    Lines are at most ``width`` characters long, markup not counted, except where a single word is longer.
+    """
+    lines = [*table_lines(run, width=width, markup=markup)]
+    for block in (_reasons(run, width, markup), _notes(run, width)):
+        if block:
+            lines += ["", *block] if lines else block
+    if lines:
+        lines.append("")
+    for line in _wrapped(conclusion(run), width):
+        lines.append(markup(line, "red" if run.red else "green"))
+    return lines
+
+
+def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup) -> list[str]:
+    """A caption and one row for each case that this machine supports; no line at all where there is none."""
+    cases = [case for case in run.cases if case.verdict is not Verdict.UNSUPPORTED]
+    if not cases:
+        return []
+    columns = _columns(cases)
+    constant = _constant_columns(columns, cases)
+    columns = [column for column in columns if column not in constant]
+    left_out: list[str] = []
+
+    lines = _layout(columns, cases)
+    for column in sorted((column for column in columns if column.spare is not None), key=lambda column: column.spare or 0):
+        if max(map(len, lines)) <= width:
+            break
+        columns.remove(column)
+        left_out.append(column.name)
+        lines = _layout(columns, cases)
+    excess = max(map(len, lines)) - width
+    if excess > 0 and columns[0].name == "model":
+        longest = max(len(columns[0].cell(case)) for case in cases)
+        columns[0] = _shortened(columns[0], max(longest - excess, _SHORTEST_MODEL))
+        lines = _layout(columns, cases)
+
+    first_row = len(lines) - len(cases)
+    for number, case in enumerate(cases, start=first_row):
+        verdict = str(case.verdict)
+        line = lines[number].rstrip()
+        # The verdict is the last column, so that it can be coloured without the table's being measured again.
+        lines[number] = line[: -len(verdict)] + markup(verdict, colour_of(case.verdict, run.relaxed))
+    number_of_cases = _count(run.cases, "case")
+    if len(cases) < len(run.cases):
+        number_of_cases = f"{len(cases)} of {number_of_cases}"
+    caption = [f"{number_of_cases} on {run.device.id}"]
+    caption += [f"{column.name} {column.cell(cases[0])}" for column in constant if column.cell(cases[0]) != _NOTHING]
+    text = ", ".join(caption)
+    if left_out:
+        text += f" (not shown in {width} columns: {', '.join(left_out)})"
+    legend = "; ".join(column.legend for column in columns if column.legend)
+    return [*_wrapped(text, width), "", *(line.rstrip() for line in lines), *(_wrapped(legend, width) if legend else [])]
+
+
+def conclusion(run: RunResult) -> str:
+    """The last line: how many cases, how they did, and whether this may ship."""
+    total = _count(run.cases, "case")
+    counts = run.counts()
+    if not run.cases:
+        return "no case ran, so nothing is gated: check the selection of tests and --gate-select"
+    if set(counts) == {Verdict.UNSUPPORTED}:
+        return f"{total}: none is supported on this machine, so nothing is gated"
+
+    good = [verdict for verdict in (Verdict.PASS, Verdict.FASTER, Verdict.FIXED) if verdict in counts]
+    others = [verdict for verdict in SEVERITY if verdict in counts and verdict not in good]
+    words = [_counted(counts[verdict], verdict, run) for verdict in [*good, *others]]
+    if run.mode != "measure":
+        return f"{total}: {', '.join(words)}: {'do not ship' if run.red else 'may ship'}"
+    if run.red:
+        return f"{total}, measured and compared with no baseline: {', '.join(words)}: do not ship"
+    measured = total if set(counts) == {Verdict.PASS} else f"{total} ({', '.join(words)})"
+    if run.saved is not None:
+        return f"{measured} measured and saved as {run.saved}: compare later runs with it by --benchmark-compare"
+    return f"{measured} measured, nothing compared: record a baseline with --benchmark-save=NAME"
+
+
+def milliseconds(seconds: float, digits: int = 3) -> str:
+    """A duration in ms to so many significant digits, and never fewer than whole milliseconds: ``0.0412``, ``4.12``, ``1234``."""
+    value = seconds * 1000
+    # Rounded first: 9.996 is 10.0 to three digits, not 10.00.
+    rounded = float(f"{value:.{digits - 1}e}")
+    before_the_point = floor(log10(rounded)) + 1 if rounded > 0 else 1
+    return f"{value:.{max(0, digits - before_the_point)}f}"
+
+
+@dataclass(frozen=True)
+class _Column:
+    """``spare``: the column goes when the table is too wide, the lowest number first; None: it stays. ``identity``: it tells
+    which case the row is, and goes into the caption where it is the same for all. ``legend``: what the header means, where it
+    does not say so itself.
+    """
+
+    name: str
+    header: str
+    cell: Callable[[CaseResult], str]
+    number: bool = True
+    identity: bool = False
+    spare: int | None = None
+    legend: str = ""
+
+
+def _columns(cases: Sequence[CaseResult]) -> list[_Column]:
+    """Every column that has something to say of these cases."""
+    columns = [
+        _Column("model", "model", lambda case: case.model, number=False, identity=True),
+        _Column("backend", "backend", lambda case: case.backend, number=False, identity=True),
+        _Column("precision", "precision", lambda case: case.precision, number=False, identity=True),
+        _Column("batch", "batch", lambda case: str(case.batch), identity=True),
+        _Column("threads", "threads", lambda case: str(case.threads), identity=True),
+        _Column("variant", "variant", lambda case: case.variant or _NOTHING, number=False, identity=True),
+    ]
+    figures = [
+        _Column("size", "size", _size, spare=5),
+        _Column("top-1", "top-1\n%", _top1, spare=6),
+        _Column("drop", "drop\npoints", _drop, legend="drop: top-1 lost against the float model, in percentage points"),
+        _Column("agreement", "agree\n%", _agreement, spare=1, legend="agree: samples with the float model's class"),
+        _Column("first inference", "first\nms", _first, spare=4, legend="first: first inference after loading"),
+        _Column("median", "median\nms", _median),
+        _Column("p90", "p90\nms", _p90, spare=3, legend="p90: nine inferences of ten took less"),
+        _Column("throughput", "samples\n/s", _throughput, spare=0),
+        _Column("baseline", "baseline\nms", _baseline, spare=2, legend="baseline: the median before"),
+        _Column("change", "change\n%", _change),
+    ]
+    if all(case.batch == 1 for case in cases):
+        figures = [column for column in figures if column.name != "throughput"]  # it would be the median in another unit
+    columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
+    return [*columns, _Column("verdict", "verdict", lambda case: str(case.verdict), number=False)]
+
+
+def _constant_columns(columns: Sequence[_Column], cases: Sequence[CaseResult]) -> list[_Column]:
+    """The columns that tell no case from another. A single case keeps its name."""
+    kept = ("model", "backend", "precision") if len(cases) == 1 else ()
+    return [
+        column
+        for column in columns
+        if column.identity and column.name not in kept and len({column.cell(case) for case in cases}) == 1
+    ]
+
+
+def _layout(columns: Sequence[_Column], cases: Sequence[CaseResult]) -> list[str]:
+    """The table's lines: two of headers, a rule, and one for each case."""
+    from tabulate import SEPARATING_LINE, tabulate
+
+    headers = [column.header.split("\n") for column in columns]
+    height = max(map(len, headers))
+    # The headers go in as rows: as headers, each would be given two columns of padding, which a terminal has not to spare.
+    rows = [[header[line] if line < len(header) else "" for header in headers] for line in range(height)]
+    cells = [[column.cell(case) for column in columns] for case in cases]
+    alignment = ["right" if column.number else "left" for column in columns]
+    lines = tabulate([*rows, SEPARATING_LINE, *cells], tablefmt="simple", disable_numparse=True, colalign=alignment).splitlines()
+    return lines[1:-1]  # without the rules above and below
+
+
+def _shortened(column: _Column, length: int) -> _Column:
+    def cell(case: CaseResult) -> str:
+        text = column.cell(case)
+        return text if len(text) <= length else text[: length - 1] + "…"
+
+    return replace(column, cell=cell)
+
+
+def _size(case: CaseResult) -> str:
+    return _NOTHING if case.artifact is None else size_text(case.artifact.size_bytes)
+
+
+def _percent(share: float | None) -> str:
+    return _NOTHING if share is None else f"{100 * share:.2f}"
+
+
+def _top1(case: CaseResult) -> str:
+    return _NOTHING if case.accuracy is None else _percent(case.accuracy.figures.top1)
+
+
+def _drop(case: CaseResult) -> str:
+    drop = None if case.accuracy is None else case.accuracy.figures.drop
+    return _NOTHING if drop is None else f"{round(100 * drop, 2) + 0.0:.2f}"
+
+
+def _agreement(case: CaseResult) -> str:
+    return _NOTHING if case.accuracy is None else _percent(case.accuracy.figures.agreement)
+
+
+def _first(case: CaseResult) -> str:
+    first = None if case.latency is None else case.latency.first_inference
+    return _NOTHING if first is None else milliseconds(first)
+
+
+def _median(case: CaseResult) -> str:
+    return _NOTHING if case.latency is None else milliseconds(case.latency.median)
+
+
+def _p90(case: CaseResult) -> str:
+    return _NOTHING if case.latency is None else milliseconds(case.latency.p90)
+
+
+def _throughput(case: CaseResult) -> str:
+    return _NOTHING if case.latency is None else f"{case.latency.throughput:.4g}"
+
+
+def _baseline(case: CaseResult) -> str:
+    decision = None if case.latency is None else case.latency.decision
+    return _NOTHING if decision is None else milliseconds(decision.baseline_median)
+
+
+def _change(case: CaseResult) -> str:
+    decision = None if case.latency is None else case.latency.decision
+    return _NOTHING if decision is None else f"{100 * (decision.ratio - 1):+.1f}"
+
+
+def _reasons(run: RunResult, width: int, markup: Markup) -> list[str]:
+    """One paragraph for each case that is not ``pass``, worst first; those that are unsupported for one reason share theirs."""
+    lines = []
+    paragraphs: dict[tuple[Verdict, str, str], list[str]] = {}
+    for case in run.cases:
+        if case.verdict is Verdict.PASS:
+            continue
+        own = "" if case.verdict is Verdict.UNSUPPORTED else case.id
+        paragraphs.setdefault((case.verdict, case.reason, own), []).append(case.id)
+    for (verdict, reason, _), ids in sorted(paragraphs.items(), key=lambda item: SEVERITY.index(item[0][0])):
+        first, *rest = _wrapped(f"{', '.join(ids)}: {verdict}: {reason}".removesuffix(": "), width, indent="    ")
+        before, separator, after = first.partition(f": {verdict}")
+        coloured = f": {markup(verdict.value, colour_of(verdict, run.relaxed))}" if separator else ""
+        lines += [before + coloured + after, *rest]
+    return lines
+
+
+def _notes(run: RunResult, width: int) -> list[str]:
+    lines = []
+    for notice in run.notices:
+        lines += _wrapped(f"note: {notice}", width, indent="    ")
+    if run.software_changes is not None and run.mode != "measure":
+        changes = "; ".join(run.software_changes) or "nothing that is recorded"
+        lines += _wrapped(f"software that changed: {changes}", width, indent="    ")
+    if run.phases:
+        lines += _wrapped(f"time: {', '.join(_phase(run, name) for name in run.phases)}", width, indent="    ")
+    return lines
+
+
+def _phase(run: RunResult, name: str) -> str:
+    text = f"{name} {run.phases[name]:.1f} s"
+    # Several cases can share one converted model: it counts once.
+    artifacts = {case.artifact.digest: case.artifact.cached for case in run.cases if case.artifact is not None}
+    if name == "convert" and artifacts:
+        stored = sum(artifacts.values())
+        text += f" ({len(artifacts) - stored} made, {stored} from the store)"
+    return text
+
+
+def _count(cases: Sequence[CaseResult], noun: str) -> str:
+    return f"{len(cases)} {noun}{'' if len(cases) == 1 else 's'}"
+
+
+def _counted(count: int, verdict: Verdict, run: RunResult) -> str:
+    relaxed = " (relaxed)" if verdict in RELAXABLE and verdict in run.relaxed else ""
+    return f"{count} {verdict.value.replace('_', ' ')}{relaxed}"
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Never breaks within a word, so that ids and paths can be copied."""
+    return textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=True
+    ) or [""]

@@ -1,0 +1,247 @@
+"""What a run found out: the data that every report is made of. No formatting, no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import floor
+from statistics import median
+from typing import Any, Literal
+
+from .accuracy import AccuracyDecision, AccuracyFigures
+from .cases import Case
+from .decision import LatencyDecision
+from .outcome import OK, Outcome
+from .verdict import Verdict, gate_is_red, run_is_red, worst
+
+Mode = Literal["measure", "compare", "against"]
+
+ROUNDS_FOR_P99 = 500
+"""Below so many rounds the slowest hundredth is five values or fewer, which say nothing."""
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """What one fresh agent process measured. Durations in seconds, one for each round; ``first_inference`` is None where the
+    process had predicted before.
+    """
+
+    load: float
+    first_inference: float | None
+    rounds: tuple[float, ...]
+    steady: bool = True
+    peak_rss_bytes: int | None = None
+    warm_up_rounds: int = 0
+    condition: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        """The statistic of the replicate, in seconds."""
+        return median(self.rounds)
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """The latency of one case. Durations in seconds.
+
+    * ``load``, ``first_inference``: medians over replicates; ``replicates``: the median of each replicate's rounds;
+      ``median``: the median of those, on which the verdict rests.
+    * ``p50``, ``p90``, ``p99``: percentiles of the rounds of all replicates together; ``p99`` is None below 500 rounds.
+    * ``throughput``: samples per second, batch / median.
+    * ``unsteady``: how many replicates were still getting faster or slower when their warm-up ran out of time.
+    * ``baseline_sessions``: the replicates of each session that was compared with, empty where nothing was compared.
+    * ``decision``: None where nothing was compared.
+    """
+
+    load: float | None
+    first_inference: float | None
+    replicates: tuple[float, ...]
+    rounds: int
+    median: float
+    p50: float
+    p90: float
+    p99: float | None
+    throughput: float
+    unsteady: int = 0
+    baseline_sessions: tuple[tuple[float, ...], ...] = ()
+    decision: LatencyDecision | None = None
+    invalid: str | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None where nothing was compared."""
+        if self.invalid is not None:
+            return Verdict.INVALID
+        return None if self.decision is None else self.decision.verdict
+
+    @property
+    def reason(self) -> str:
+        if self.invalid is not None:
+            return self.invalid
+        return "" if self.decision is None else self.decision.reason
+
+    def decided(self, decision: LatencyDecision, baseline_sessions: Sequence[Sequence[float]]) -> LatencyResult:
+        """The same measurement, compared."""
+        return replace(self, decision=decision, baseline_sessions=tuple(tuple(session) for session in baseline_sessions))
+
+    def invalidated(self, reason: str) -> LatencyResult:
+        """The same measurement, not to be trusted: the device changed its condition meanwhile. Outranks any decision on it."""
+        return replace(self, invalid=reason)
+
+
+@dataclass(frozen=True)
+class AccuracyResult:
+    """``metrics`` holds those that a user's own suite adds, by name."""
+
+    figures: AccuracyFigures
+    decision: AccuracyDecision
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.decision.verdict
+
+
+@dataclass(frozen=True)
+class ArtifactResult:
+    """The converted model that was run. ``cached``: it came from the store; ``convert_seconds`` is then what making it once
+    took.
+    """
+
+    digest: str
+    size_bytes: int
+    convert_seconds: float | None
+    cached: bool
+
+
+@dataclass
+class CaseResult:
+    """One row of the result.
+
+    ``verdict`` and ``reason`` are what the whole case comes to; :meth:`conclude` works them out of the parts. ``variant`` is None
+    for most cases; ``nodeids`` are the tests that were about this case.
+    """
+
+    id: str
+    model: str
+    backend: str
+    precision: str
+    batch: int = 1
+    threads: int = 1
+    variant: str | None = None
+    nodeids: list[str] = field(default_factory=list)
+    verdict: Verdict = Verdict.PASS
+    reason: str = ""
+    outcome: Outcome = OK
+    latency: LatencyResult | None = None
+    accuracy: AccuracyResult | None = None
+    artifact: ArtifactResult | None = None
+    peak_rss_bytes: int | None = None
+
+    @classmethod
+    def of(cls, case: Case) -> CaseResult:
+        """An empty result for a case of the matrix."""
+        return cls(case.id, case.model, case.backend, case.precision, case.batch, case.threads, case.variant)
+
+    def conclude(self, verdict: Verdict, reason: str) -> None:
+        """Take a further verdict into account: the worst of all given decides the case, with the reason that came with it.
+
+        Of two equally bad ones the first stays; a reason given with ``pass`` stays only as long as nothing else has one.
+        """
+        if worst([self.verdict, verdict]) is not self.verdict or not self.reason:
+            self.verdict = worst([self.verdict, verdict])
+            self.reason = reason
+
+
+@dataclass(frozen=True)
+class DeviceResult:
+    """Where the run took place: the facts of ``devices``, as they go into the result file."""
+
+    id: str
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    software: Mapping[str, str] = field(default_factory=dict)
+    condition: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RunResult:
+    """One pytest run.
+
+    * ``phases``: wall-clock seconds by name, in the order in which they shall be shown (fetch, convert, predict, measure).
+    * ``notices``: sentences that are true of the whole run; ``software_changes``: like ``ai-edge-litert 2.1.0 -> 2.3.0``, None
+      where there is no other software to compare with.
+    * ``relaxed``: the verdicts that an option turned green. ``saved``: the name under which the run became a baseline.
+    * ``exit_status``: pytest's, None while it is not known.
+    """
+
+    mode: Mode
+    device: DeviceResult
+    cases: list[CaseResult] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    software_changes: list[str] | None = None
+    relaxed: frozenset[str] = frozenset()
+    saved: str | None = None
+    exit_status: int | None = None
+
+    def counts(self) -> dict[Verdict, int]:
+        """How many cases have each verdict, for those that occur, in the order of :class:`Verdict`."""
+        verdicts = [case.verdict for case in self.cases]
+        return {verdict: verdicts.count(verdict) for verdict in Verdict if verdict in verdicts}
+
+    @property
+    def red(self) -> bool:
+        """Whether the gate closes, by its verdicts alone."""
+        return run_is_red((case.verdict for case in self.cases), self.relaxed)
+
+    @property
+    def red_cases(self) -> list[CaseResult]:
+        return [case for case in self.cases if gate_is_red(case.verdict, self.relaxed)]
+
+
+def percentile(values: Sequence[float], q: float) -> float:
+    """The value below which ``q`` percent (0 to 100) of the values lie, in their own unit.
+
+    Between two of the sorted values it is interpolated linearly, at the position (n - 1) q / 100 counted from 0: definition 7 of
+    R. J. Hyndman and Y. Fan, The American Statistician 50, 1996, which is the default of NumPy too.
+
+    Raises ValueError for no values, or q out of range.
+    """
+    if not values:
+        raise ValueError("there are no values to take a percentile of")
+    if not 0 <= q <= 100:
+        raise ValueError(f"a percentile lies between 0 and 100, not at {q}")
+    ordered = sorted(values)
+    position = (len(ordered) - 1) * q / 100
+    below = floor(position)
+    share = position - below
+    if share == 0:
+        return ordered[below]
+    return ordered[below] + (ordered[below + 1] - ordered[below]) * share
+
+
+def summarize_replicates(replicates: Sequence[Replicate], *, batch: int) -> LatencyResult:
+    """One case's latency from all of its replicates, not compared with anything yet.
+
+    Raises ValueError where there is no replicate, or one without rounds.
+    """
+    if not replicates:
+        raise ValueError("there is no replicate to summarize")
+    if not all(replicate.rounds for replicate in replicates):
+        raise ValueError("a replicate without measured rounds has no median")
+    medians = tuple(replicate.median for replicate in replicates)
+    pooled = [duration for replicate in replicates for duration in replicate.rounds]
+    first = [replicate.first_inference for replicate in replicates if replicate.first_inference is not None]
+    typical = median(medians)
+    return LatencyResult(
+        load=median(replicate.load for replicate in replicates),
+        first_inference=median(first) if first else None,
+        replicates=medians,
+        rounds=len(pooled),
+        median=typical,
+        p50=percentile(pooled, 50),
+        p90=percentile(pooled, 90),
+        p99=percentile(pooled, 99) if len(pooled) >= ROUNDS_FOR_P99 else None,
+        throughput=batch / typical,
+        unsteady=sum(not replicate.steady for replicate in replicates),
+    )
