@@ -1,0 +1,339 @@
+"""Model cards: what is accepted, and that whatever is not is said in one line for each problem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_inference_gate.cards import CPU_BACKENDS, DEFAULT_EVALUATION_SEED, ModelCard, load_card, load_cards
+from pytest_inference_gate.errors import CardError
+
+GOOD = {
+    "name": '"digits"',
+    "checkpoint": '{ format = "keras", file = "digits.keras" }',
+    "input": "{ shape = [8, 8, 1] }",
+    "preprocessing": '{ channel_order = "grayscale", scaling = "zero_to_one", maximum = 16.0 }',
+    "labels": "{ count = 10 }",
+    "evaluation": '{ file = "evaluation.npz", top1 = 0.95 }',
+    "calibration": '{ file = "calibration.npz" }',
+    "backends": '{ tflite = ["fp32", "int8"], onnxruntime = ["fp32"] }',
+}
+COLOUR = {"input": "{ shape = [224, 224, 3] }", "preprocessing": '{ scaling = "zero_to_one" }'}
+SHA = "0" * 63 + "1"
+
+
+def card_text(**changes: str | None) -> str:
+    """A good card with some keys replaced (None: left out)."""
+    document = {**GOOD, **changes}
+    return "".join(f"{key} = {value}\n" for key, value in document.items() if value is not None)
+
+
+def write(folder: Path, text: str, name: str = "card.toml") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def load(folder: Path, **changes: str | None) -> ModelCard:
+    return load_card(write(folder, card_text(**changes)), CPU_BACKENDS)
+
+
+def message(folder: Path, **changes: str | None) -> str:
+    with pytest.raises(CardError) as caught:
+        load(folder, **changes)
+    return str(caught.value)
+
+
+def problems_of(path: Path) -> str:
+    """What is said of the card; nothing of a good one. Any other exception is a failure of the test."""
+    try:
+        load_card(path, CPU_BACKENDS)
+    except CardError as error:
+        return str(error)
+    return ""
+
+
+def test_a_good_card_is_read_with_its_defaults(tmp_path: Path) -> None:
+    card = load(tmp_path)
+    assert (card.name, card.directory) == ("digits", tmp_path)
+    assert (card.input.height, card.input.width, card.input.channels) == (8, 8, 1)
+    assert card.batches == [1] and card.threads == [1] and card.default
+    assert card.evaluation_source is card.evaluation
+
+
+def test_height_width_and_channels_follow_the_layout(tmp_path: Path) -> None:
+    card = load(tmp_path, input='{ shape = [3, 20, 30], layout = "nchw" }', preprocessing=None)
+    assert (card.input.height, card.input.width, card.input.channels) == (20, 30, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"labels": None}, ["card.toml: labels: found nothing", "required"]),
+        ({"checkpoint": "{ file = 'a' }"}, ["checkpoint.format: found nothing", "saved_model"]),
+        ({"batches": '["1"]'}, ["batches[0]: found '1' (a string), expected an integer"]),
+        ({"batches": "[0]"}, ["batches[0]: found 0 (an integer), expected more than 0"]),
+        ({"batches": "[]"}, ["batches: found nothing in it"]),
+        ({"threads": "[2, 2]"}, ["threads[1]: found 2 a second time"]),
+        ({"default": "1"}, ["default: found 1 (an integer), expected true or false"]),
+        ({"input": "[8, 8, 1]"}, ["input: found [8, 8, 1] (an array), expected a table"]),
+        ({"input": "{ shape = 8 }"}, ["input.shape: found 8 (an integer), expected an array"]),
+        ({"input": "{ shape = [8, 8.5, 1] }"}, ["input.shape[1]: found 8.5 (a float), expected an integer"]),
+        ({"input": "{ shape = [8, true, 1] }"}, ["input.shape[1]: found True (a boolean), expected an integer"]),
+        ({"input": "{ shape = [64] }"}, ["input.shape: found [64], expected three numbers", "[height, width, channels]"]),
+        ({"input": "{ shape = [8, 8, 3] }"}, ["input.shape: found 3 channels", "expected 1"]),
+        ({"name": '"Digits-CNN"'}, ["name: found 'Digits-CNN' (a string), expected lower-case letters"]),
+        ({"path": '"x"'}, ["path: found a key that is not known here"]),
+        ({"evaluaton": "{}"}, ["evaluaton: found a key that is not known here", "did you mean 'evaluation'?"]),
+        ({"evaluation": '{ file = "e.npz", top_1 = 0.9 }'}, ["evaluation.top_1:", "did you mean 'top1'?"]),
+        ({"evaluation": '{ file = "e.npz", top1 = 95 }'}, ["evaluation.top1: found 95 (an integer), expected at most 1"]),
+        ({"tolerance": "{ by_precision = { int8 = { latncy = 0.1 } } }"}, ["tolerance.by_precision.int8.latncy", "'latency'"]),
+        (
+            {"tolerance": "{ by_precision = { int9 = {} } }"},
+            ["tolerance.by_precision.int9: found 'int9'", "did you mean 'int8'?"],
+        ),
+        ({"checkpoint": '{ format = "kears", file = "a" }'}, ["checkpoint.format: found 'kears'", "did you mean 'keras'?"]),
+        ({"checkpoint": '{ format = "keras" }'}, ["checkpoint: found neither file nor url"]),
+        ({"checkpoint": '{ format = "keras", file = "" }'}, ["checkpoint.file: found an empty string"]),
+        (
+            {"checkpoint": f'{{ format = "keras", url = "https://h/a", sha256 = "{SHA[1:]}" }}'},
+            ["checkpoint.sha256", "64 lower-case"],
+        ),
+        (
+            {"checkpoint": '{ format = "keras", file = "a", url = "https://h/a" }'},
+            ["checkpoint: found file and url, expected only one"],
+        ),
+        (
+            {"checkpoint": '{ format = "keras", url = "file:///etc/passwd" }'},
+            ["checkpoint.url: found 'file:///etc/passwd'", "https://"],
+        ),
+        ({"checkpoint": '{ format = "keras", url = "https://me:secret@h/a" }'}, ["checkpoint.url", ".netrc"]),
+        ({"checkpoint": '{ format = "keras", url = "https://h:port/a" }'}, ["checkpoint.url", "expected a URL"]),
+        (
+            {"checkpoint": '{ format = "keras_weights", file = "a.h5" }'},
+            ["checkpoint.architecture: found nothing", "needs the arch"],
+        ),
+        ({"checkpoint": '{ format = "seeded", seed = 1 }'}, ["checkpoint.architecture: found nothing"]),
+        ({"checkpoint": '{ format = "keras", file = "a", seed = 1 }'}, ["checkpoint.seed: found a value, expected none"]),
+        (
+            {"checkpoint": '{ format = "onnx", file = "a", architecture = { function = "keras.applications.VGG16" } }'},
+            ["checkpoint.architecture: found a value, expected none with format 'onnx'"],
+        ),
+        (
+            {"checkpoint": '{ format = "keras_weights", file = "a", architecture = { function = "os.system" } }'},
+            ["checkpoint.architecture.function: found 'os.system' (a string), expected the dotted name", "keras.applications"],
+        ),
+        (
+            {"checkpoint": '{ format = "frozen_graph", file = "a", outputs = ["o:0"] }'},
+            ["checkpoint.inputs: found nothing", "Placeholder"],
+        ),
+        ({"checkpoint": '{ format = "tf1_checkpoint", file = "a", inputs = ["i:0"] }'}, ["checkpoint.outputs: found nothing"]),
+        (
+            {"checkpoint": '{ format = "tflite", file = "a", inputs = ["i:0"] }'},
+            ["checkpoint.inputs: found a value, expected none"],
+        ),
+        ({"backends": "{}"}, ["backends: found nothing in it"]),
+        (
+            {"backends": "{ tflight = ['fp32'] }"},
+            ["backends.tflight: found 'tflight'", "tensorflow, tflite", "did you mean 'tflite'?"],
+        ),
+        ({"backends": "{ tflite = [] }"}, ["backends.tflite: found an empty array"]),
+        (
+            {"backends": "{ onnxruntime = ['fp16'] }"},
+            ["backends.onnxruntime[0]: found 'fp16'", "no known precision of onnxruntime", "fp32, int8"],
+        ),
+        ({"backends": "{ tflite = ['fp32', 'fp32'] }"}, ["backends.tflite[1]: found 'fp32' a second time"]),
+        ({"calibration": None}, ["backends.tflite[1]: found 'int8' but no calibration set"]),
+        ({"calibration": "{}"}, ["calibration: found neither file, url nor seed"]),
+        (
+            {"calibration": '{ file = "evaluation.npz" }'},
+            ["calibration.file: found 'evaluation.npz'", "which is the evaluation set"],
+        ),
+        ({"calibration": '{ file = "../{folder}/evaluation.npz" }'}, ["calibration.file", "which is the evaluation set"]),
+        ({"calibration": "{ seed = 1 }"}, ["calibration.count: found nothing"]),
+        ({"calibration": '{ file = "c.npz", count = 3 }'}, ["calibration.count: found a value, expected none without seed"]),
+        ({"calibration": '{ seed = 1, count = 3, labels = "a.csv" }'}, ["calibration.labels: found a value, expected none"]),
+        (
+            {"preprocessing": '{ scaling = "zero_to_on", channel_order = "grayscale" }'},
+            ["preprocessing.scaling", "'zero_to_one'?"],
+        ),
+        (
+            {**COLOUR, "preprocessing": '{ scaling = "imagenet_mean_bgr" }'},
+            ["preprocessing.scaling", "expected channel_order = 'bgr'"],
+        ),
+        ({"preprocessing": '{ scaling = "imagenet_mean_std", channel_order = "grayscale" }'}, ["expected three channels"]),
+        ({"preprocessing": '{ channel_order = "grayscale", maximum = 0 }'}, ["preprocessing.maximum: found 0", "more than 0"]),
+        ({"preprocessing": '{ channel_order = "grayscale", maximum = nan }'}, ["preprocessing.maximum: found nan"]),
+        ({**COLOUR, "input": '{ shape = [9, 9, 3], dtype = "uint8" }'}, ["preprocessing.scaling", "'uint8'"]),
+        ({**COLOUR, "preprocessing": '{ resize = "resize_and_crop", resize_shorter_side = 200 }'}, ["at least", "224"]),
+        (
+            {**COLOUR, "preprocessing": "{ resize_shorter_side = 256 }"},
+            ["resize_shorter_side", "unless resize is 'resize_and_crop'"],
+        ),
+    ],
+)
+def test_a_bad_card_is_refused_with_file_key_found_and_expected(
+    tmp_path: Path, changes: dict[str, str | None], parts: list[str]
+) -> None:
+    filled = {key: value.replace("{folder}", tmp_path.name) if value else value for key, value in changes.items()}
+    text = message(tmp_path, **filled)
+    assert "\n" not in text
+    assert text.startswith(str(tmp_path / "card.toml"))
+    for part in parts:
+        assert part in text
+    assert "pydantic" not in text.lower() and "input_value" not in text and "https://errors" not in text
+
+
+def test_several_problems_are_listed_line_by_line(tmp_path: Path) -> None:
+    lines = message(tmp_path, name='"A"', labels="{ count = 0 }", nam="1").splitlines()
+    assert lines[0].endswith("card.toml has 3 problems:")
+    assert {line.strip().split(":")[0] for line in lines[1:]} == {"name", "labels.count", "nam"}
+
+
+def test_problems_between_keys_are_listed_together_too(tmp_path: Path) -> None:
+    lines = message(tmp_path, calibration=None, batches="[1, 1]").splitlines()
+    assert [line.strip().split(":")[0] for line in lines[1:]] == ["backends.tflite[1]", "batches[1]"]
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"name = ", "is not TOML"),
+        (b'name = "\xff"', "not UTF-8"),
+        (b"a = " + b"[" * 5000, "nested too deeply"),
+        (b"a = " + b"1" * 5000, "is not TOML"),
+        (b"a = 1\na = 2", "is not TOML"),
+    ],
+)
+def test_what_is_not_toml_is_said_to_be_none(tmp_path: Path, content: bytes, part: str) -> None:
+    path = tmp_path / "card.toml"
+    path.write_bytes(content)
+    with pytest.raises(CardError, match=part) as caught:
+        load_card(path, CPU_BACKENDS)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_card_and_a_directory_are_said(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match="no such file"):
+        load_card(tmp_path / "none.toml", CPU_BACKENDS)
+    with pytest.raises(CardError, match="cannot be read"):
+        load_card(tmp_path, CPU_BACKENDS)
+
+
+def test_one_url_or_digest_for_both_sets_is_refused(tmp_path: Path) -> None:
+    url = '{ url = "https://h/a.npz" }'
+    assert "calibration.url" in message(tmp_path, evaluation=url, calibration=url)
+    digest = f'sha256 = "{SHA}"'
+    text = message(tmp_path, evaluation=f'{{ file = "e.npz", {digest} }}', calibration=f'{{ file = "c.npz", {digest} }}')
+    assert "calibration.sha256" in text
+
+
+def test_one_folder_divided_by_two_csvs_is_accepted(tmp_path: Path) -> None:
+    load(tmp_path, evaluation='{ file = "all", labels = "e.csv" }', calibration='{ file = "all", labels = "c.csv" }')
+
+
+def test_the_seed_of_the_calibration_is_not_that_of_the_evaluation(tmp_path: Path) -> None:
+    same = f"{{ seed = {DEFAULT_EVALUATION_SEED}, count = 8 }}"
+    assert "calibration.seed" in message(tmp_path, evaluation=None, calibration=same)
+    assert "calibration.seed" in message(tmp_path, evaluation="{ seed = 7, count = 8 }", calibration="{ seed = 7, count = 9 }")
+    card = load(tmp_path, evaluation=None, calibration=f"{{ seed = {DEFAULT_EVALUATION_SEED + 1}, count = 8 }}")
+    assert card.evaluation_source.seed == DEFAULT_EVALUATION_SEED
+
+
+def test_plugins_can_add_backends_and_scalings(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, card_text(backends="{ hexagon = ['int4'] }", preprocessing='{ channel_order = "grayscale", scaling = "mine" }')
+    )
+    with pytest.raises(CardError):
+        load_card(path, CPU_BACKENDS)
+    card = load_card(path, {**CPU_BACKENDS, "hexagon": ("int4",)}, extra_scalings=["mine"])
+    assert card.backends == {"hexagon": ["int4"]}
+
+
+def test_cards_are_read_from_the_folder_and_one_level_below(tmp_path: Path) -> None:
+    write(tmp_path, card_text(name='"a"'), "a.toml")
+    write(tmp_path, card_text(name='"b"'), "zoo/b.toml")
+    write(tmp_path, card_text(name='"c"'), "zoo/deeper/c.toml")
+    write(tmp_path, "file = []", "checkpoints.lock.toml")
+    assert sorted(card.name for card in load_cards(tmp_path, CPU_BACKENDS)) == ["a", "b"]
+
+
+def test_problems_of_all_cards_and_names_used_twice_are_told_at_once(tmp_path: Path) -> None:
+    write(tmp_path, card_text(), "a.toml")
+    write(tmp_path, card_text(), "b.toml")
+    write(tmp_path, "x", "c.toml")
+    with pytest.raises(CardError) as caught:
+        load_cards(tmp_path, CPU_BACKENDS)
+    first, second = str(caught.value).splitlines()
+    assert "b.toml: name: found 'digits', which" in first and "a.toml" in first
+    assert "c.toml: the card is not TOML" in second
+
+
+def test_a_directory_that_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match="not a directory"):
+        load_cards(tmp_path / "none", CPU_BACKENDS)
+
+
+def test_the_shipped_cards_are_good() -> None:
+    cards = {card.name: card for card in load_cards(Path(__file__).parents[2] / "models" / "zoo", CPU_BACKENDS)}
+    assert {"mobilenet_v1_1.0_224", "mobilenet_v2_1.0_224", "resnet50", "inception_v3", "densenet121"} <= set(cards)
+    for card in cards.values():
+        assert not card.default and card.license and card.checkpoint.url
+    seeded = load_card(Path(__file__).parents[2] / "models" / "mobilenet_v2_224_seeded.toml", CPU_BACKENDS)
+    assert {backend: set(seeded.backends[backend]) for backend in CPU_BACKENDS} == {b: set(p) for b, p in CPU_BACKENDS.items()}
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return {"inf": "inf", "-inf": "-inf", "nan": "nan"}.get(str(value), str(value) if "." in str(value) else f"{value:f}")
+    if isinstance(value, str):
+        escaped = "".join(char if char.isalnum() and char.isascii() else f"\\U{ord(char):08x}" for char in value)
+        return f'"{escaped}"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+    return "0" if value is None else str(value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.sampled_from([*GOOD, "tolerance", "batches", "threads", "description"]), value=_values)
+def test_no_value_raises_anything_but_a_card_error(tmp_path_factory: pytest.TempPathFactory, key: str, value: object) -> None:
+    path = write(tmp_path_factory.mktemp("card"), card_text(**{key: _toml(value)}))
+    text = problems_of(path)
+    assert not text or str(path) in text
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_no_text_raises_anything_but_a_card_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("card") / "card.toml"
+    path.write_bytes(content)
+    with pytest.raises(CardError):
+        load_card(path, CPU_BACKENDS)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_no_cut_or_flipped_card_raises_anything_but_a_card_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    text = card_text()
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, len(text)))
+    path = write(tmp_path_factory.mktemp("card"), text[:start] + data.draw(st.text("[]{}=\"'0a.,\n", max_size=4)) + text[end:])
+    assert "pydantic" not in problems_of(path).lower()
