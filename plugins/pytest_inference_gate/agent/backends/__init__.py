@@ -1,0 +1,89 @@
+"""Toolchains that convert and run models, one module each.
+
+A backend module has
+
+* ``NAME``;
+* ``availability(packages)``: what it could do with the installed distributions ``{name: version}``, without importing a framework. The
+  result has ``available``, ``can_convert``, ``can_run``, ``precisions_convert``, ``precisions_run``, ``runtime`` and ``converter``
+  (versions), ``source_formats`` (which it takes) and ``reason`` (why not);
+* ``convert(request, progress)``: write the artifact into ``request["output_directory"]``; returns ``model`` (its relative path),
+  ``converter`` (versions) and ``details``;
+* ``runtime()``: import the runtime and return ``{"name", "version"}``;
+* ``Runner(model, precision, threads, batch, input)`` with ``inputs``, ``outputs`` (descriptions of tensors), ``set_inputs(array)``,
+  ``infer()``, ``get_output()`` (float32, quantization undone) and ``prepared()``, which gives a callable without arguments that does one
+  synchronised inference of what was set and nothing else.
+
+Any module may be absent from an archive; ``--backend NAME=FILE`` adds one from elsewhere.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from types import ModuleType  # noqa: F401
+from typing import Any, Dict, List  # noqa: F401
+
+from ..failures import Unsupported
+
+BUILT_IN = ("tensorflow", "tflite", "onnxruntime")
+
+# What a conversion or a prediction is made with, besides the backend's own file.
+SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
+
+
+class Backends:
+    """The backends of one agent by name; each is imported when it is first asked for."""
+
+    def __init__(self, files):
+        # type: (Dict[str, str]) -> None
+        for name in files:
+            if not re.match(r"^[a-z][a-z0-9_]*$", name):
+                raise Unsupported("a backend is named with lower-case letters, digits and underscores, not %r" % name)
+        self._files = files
+
+    @property
+    def names(self):
+        # type: () -> List[str]
+        return list(BUILT_IN) + [name for name in self._files if name not in BUILT_IN]
+
+    def get(self, name):
+        # type: (str) -> Any
+        module_name = __name__ + "." + name
+        if module_name in sys.modules:
+            return sys.modules[module_name]
+        if name in self._files:
+            return _import_file(module_name, self._files[name])
+        if name not in BUILT_IN:
+            raise Unsupported("this agent has no backend %r; it has %s" % (name, ", ".join(self.names)))
+        return importlib.import_module(module_name)
+
+    def code(self, name):
+        # type: (str) -> str
+        """A digest of the program text that makes this backend's artifacts and predictions, which is part of what they are made of."""
+        here = os.path.dirname(__file__)
+        paths = [os.path.join(os.path.dirname(here), file) for file in SHARED_MODULES]
+        read = __loader__.get_data  # type: ignore[name-defined]  # from a directory or from an archive
+        if name in self._files:
+            with open(self._files[name], "rb") as stream:
+                parts = [stream.read()]
+        else:
+            parts = [read(os.path.join(here, name + ".py"))]
+        parts += [read(path) for path in paths]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _import_file(module_name, path):
+    # type: (str, str) -> ModuleType
+    specification = importlib.util.spec_from_file_location(module_name, path)
+    if specification is None or specification.loader is None:
+        raise Unsupported("the backend file %s is not a Python file" % path)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module_name] = module
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module

@@ -1,0 +1,99 @@
+"""TensorFlow itself: the SavedModel is the artifact, and the float reference of everything else."""
+
+import os
+from typing import Any, Callable, Dict, List  # noqa: F401
+
+from .. import tensorflow_sources as sources
+from ..failures import LoadError, Unsupported
+
+NAME = "tensorflow"
+PRECISIONS = ("fp32",)
+
+
+def availability(packages):
+    # type: (Dict[str, str]) -> Dict[str, Any]
+    version = sources.installed_version(packages)
+    precisions = list(PRECISIONS) if version else []
+    return {
+        "available": bool(version),
+        "can_convert": bool(version),
+        "can_run": bool(version),
+        "precisions_convert": precisions,
+        "precisions_run": precisions,
+        "runtime": {"name": "tensorflow", "version": version} if version else None,
+        "converter": {"tensorflow": version} if version else {},
+        "source_formats": list(sources.FORMATS) if version else [],
+        "reason": "" if version else "TensorFlow is not installed",
+    }
+
+
+def convert(request, progress):
+    # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+    if request["precision"] not in PRECISIONS:
+        raise Unsupported("the backend tensorflow has no precision %r; it has %s" % (request["precision"], ", ".join(PRECISIONS)))
+    tf = sources.save(request, os.path.join(request["output_directory"], "saved_model"), progress)
+    return {"model": "saved_model", "converter": sources.converter_versions(tf), "details": {}}
+
+
+def runtime():
+    # type: () -> Dict[str, str]
+    try:
+        tf = sources.import_tensorflow()
+    except ModuleNotFoundError as error:
+        if error.name == "tensorflow":
+            raise Unsupported("TensorFlow is not installed here")
+        raise
+    return {"name": "tensorflow", "version": str(tf.__version__)}
+
+
+class Runner:
+    """A SavedModel's serving signature."""
+
+    def __init__(self, model, precision, threads, batch, input):
+        # type: (str, str, int, int, Dict[str, Any]) -> None
+        tf = sources.import_tensorflow()
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        self._tf = tf
+        self._model = tf.saved_model.load(model)  # keeps the variables alive
+        if sources.SIGNATURE not in self._model.signatures:
+            raise LoadError("the SavedModel has no signature %r" % sources.SIGNATURE)
+        self._function = self._model.signatures[sources.SIGNATURE]
+        ((self._input_name, specification),) = self._function.structured_input_signature[1].items()
+        ((self._output_name, output),) = self._function.structured_outputs.items()
+        if list(specification.shape)[0] != batch:
+            raise LoadError("the model was converted for a batch of %s, not %d" % (list(specification.shape)[0], batch))
+        self._dtype = specification.dtype
+        self.inputs = [_description(self._input_name, specification)]
+        self.outputs = [_description(self._output_name, output)]
+        self._tensor = None  # type: Any
+        self._result = None  # type: Any
+
+    def set_inputs(self, array):
+        # type: (Any) -> None
+        self._tensor = self._tf.constant(array, dtype=self._dtype)
+
+    def prepared(self):
+        # type: () -> Callable[[], Any]
+        """The signature's call and its result fetched to the host, which waits for it."""
+        function, output_name, feed = self._function, self._output_name, {self._input_name: self._tensor}
+
+        def inference():
+            # type: () -> Any
+            return function(**feed)[output_name].numpy()
+
+        return inference
+
+    def infer(self):
+        # type: () -> None
+        self._result = self.prepared()()
+
+    def get_output(self):
+        # type: () -> Any
+        return self._result.astype("float32")
+
+
+def _description(name, specification):
+    # type: (str, Any) -> Dict[str, Any]
+    shape = [int(size) if size is not None else None for size in specification.shape]
+    return {"name": name, "shape": shape, "dtype": specification.dtype.name, "scale": None, "zero_point": None}

@@ -1,0 +1,214 @@
+"""TensorFlow Lite: converted by TensorFlow, run by LiteRT, tflite-runtime, or TensorFlow's own interpreter."""
+
+import os
+import shutil
+import tempfile
+from typing import Any, Callable, Dict, Iterator, List, Tuple  # noqa: F401
+
+from .. import tensorflow_sources as sources
+from ..failures import BuildError, LoadError, Unsupported
+
+NAME = "tflite"
+PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "full_int8")
+CALIBRATED = ("int8", "full_int8")
+RUNTIMES = (("ai-edge-litert", "ai_edge_litert"), ("tflite-runtime", "tflite_runtime"))
+
+
+def availability(packages):
+    # type: (Dict[str, str]) -> Dict[str, Any]
+    tensorflow = sources.installed_version(packages)
+    runtime = None
+    for distribution, name in RUNTIMES:
+        if runtime is None and distribution in packages:
+            runtime = {"name": name, "version": packages[distribution]}
+    if runtime is None and tensorflow:
+        runtime = {"name": "tensorflow", "version": tensorflow}
+    return {
+        "available": runtime is not None,
+        "can_convert": True,  # a .tflite file is passed through anywhere
+        "can_run": runtime is not None,
+        "precisions_convert": list(PRECISIONS),
+        "precisions_run": list(PRECISIONS) if runtime else [],
+        "runtime": runtime,
+        "converter": {"tensorflow": tensorflow} if tensorflow else {},
+        "source_formats": ["tflite"] + (list(sources.FORMATS) if tensorflow else []),
+        "reason": "" if runtime else "none of ai-edge-litert, tflite-runtime and TensorFlow is installed",
+    }
+
+
+# Conversion
+
+
+def convert(request, progress):
+    # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+    precision, directory = request["precision"], request["output_directory"]
+    if precision not in PRECISIONS:
+        raise Unsupported("the backend tflite has no precision %r; it has %s" % (precision, ", ".join(PRECISIONS)))
+    destination = os.path.join(directory, "model.tflite")
+    if request["source"]["format"] == "tflite":  # whatever precision the file has, the card says which
+        shutil.copyfile(request["source"]["path"], destination)
+        return {"model": "model.tflite", "converter": {}, "details": {"passed_through": True}}
+    if precision in CALIBRATED and not request.get("calibration"):
+        raise BuildError("the precision %s needs calibration pictures: add a [calibration] section to the card" % precision)
+    saved_model = tempfile.mkdtemp(prefix="inference-gate-")
+    try:
+        tf = sources.save(request, saved_model, progress)
+        progress("converting to TensorFlow Lite")
+        content = _converter(tf, saved_model, request).convert()
+    finally:
+        shutil.rmtree(saved_model, ignore_errors=True)
+    with open(destination, "wb") as stream:
+        stream.write(content)
+    return {"model": "model.tflite", "converter": sources.converter_versions(tf), "details": {"operators": operators(content)}}
+
+
+def _converter(tf, saved_model, request):
+    # type: (Any, str, Dict[str, Any]) -> Any
+    """The converter's own output is the same byte for byte for the same weights and the same release."""
+    precision = request["precision"]
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[sources.SIGNATURE])
+    if precision == "fp32":
+        return converter
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif precision in CALIBRATED:
+        from ..quantization import calibration_batches
+
+        def representative_dataset():
+            # type: () -> Iterator[List[Any]]
+            for batch in calibration_batches(request["calibration"], int(request["batch"])):
+                yield [batch.astype(request["input"]["dtype"])]
+
+        converter.representative_dataset = representative_dataset
+        if precision == "full_int8":
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = tf.int8
+            converter.inference_output_type = tf.int8
+    return converter
+
+
+def operators(content):
+    # type: (bytes) -> Dict[str, int]
+    """How often each operator occurs, read from the file itself; empty where TensorFlow's reader of the format is not at hand."""
+    try:
+        from tensorflow.lite.python import schema_py_generated as schema
+    except ImportError:
+        return {}
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    model = schema.Model.GetRootAsModel(content, 0)
+    counts = {}  # type: Dict[str, int]
+    for graph_index in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(graph_index)
+        for index in range(graph.OperatorsLength()):
+            code = model.OperatorCodes(graph.Operators(index).OpcodeIndex())
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            name = names.get(number, str(number))
+            if name == "CUSTOM" and code.CustomCode():
+                name = "CUSTOM:" + code.CustomCode().decode("utf-8", "replace")
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+# Running
+
+
+def _import_interpreter():
+    # type: () -> Tuple[Any, str, str]
+    """The interpreter class, the name of its runtime and its version."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter, "ai_edge_litert", _version("ai-edge-litert")
+    except ModuleNotFoundError as error:
+        if error.name != "ai_edge_litert":
+            raise  # installed, but broken: an error that must not be hidden by another runtime
+    try:
+        from tflite_runtime.interpreter import Interpreter
+
+        return Interpreter, "tflite_runtime", _version("tflite-runtime")
+    except ModuleNotFoundError as error:
+        if error.name != "tflite_runtime":
+            raise
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise Unsupported("none of ai-edge-litert, tflite-runtime and TensorFlow is installed here")
+    return tf.lite.Interpreter, "tensorflow", str(tf.__version__)
+
+
+def _version(distribution):
+    # type: (str) -> str
+    from ..probe import installed_packages
+
+    return installed_packages().get(distribution, "unknown")
+
+
+def runtime():
+    # type: () -> Dict[str, str]
+    _, name, version = _import_interpreter()
+    return {"name": name, "version": version}
+
+
+class Runner:
+    """One interpreter."""
+
+    def __init__(self, model, precision, threads, batch, input):
+        # type: (str, str, int, int, Dict[str, Any]) -> None
+        from ..quantization import dequantize, is_integer, quantize
+
+        self._quantize, self._dequantize = quantize, dequantize
+        interpreter_class = _import_interpreter()[0]
+        self._interpreter = interpreter_class(model_path=model, num_threads=threads)
+        inputs = self._interpreter.get_input_details()
+        if len(inputs) != 1:
+            raise LoadError("the model has %d inputs, and one is expected" % len(inputs))
+        shape = [batch] + [int(size) for size in input["shape"]]
+        if [int(size) for size in inputs[0]["shape"]] != shape:
+            self._interpreter.resize_tensor_input(inputs[0]["index"], shape)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+        self.inputs = [_description(details) for details in self._interpreter.get_input_details()]
+        self.outputs = [_description(details) for details in self._interpreter.get_output_details()]
+        if precision == "full_int8" and not (is_integer(self._input["dtype"]) and is_integer(self._output["dtype"])):
+            raise LoadError(
+                "the model takes %s and gives %s, but full_int8 means integers"
+                % (self.inputs[0]["dtype"], self.outputs[0]["dtype"])
+            )
+
+    def set_inputs(self, array):
+        # type: (Any) -> None
+        self._interpreter.set_tensor(
+            self._input["index"], self._quantize(array, self._input["dtype"], *self._input["quantization"])
+        )
+
+    def prepared(self):
+        # type: () -> Callable[[], Any]
+        invoke = self._interpreter.invoke  # type: Callable[[], Any]
+        return invoke
+
+    def infer(self):
+        # type: () -> None
+        self._interpreter.invoke()
+
+    def get_output(self):
+        # type: () -> Any
+        return self._dequantize(self._interpreter.get_tensor(self._output["index"]), *self._output["quantization"])
+
+
+def _description(details):
+    # type: (Dict[str, Any]) -> Dict[str, Any]
+    import numpy
+
+    scale, zero_point = details["quantization"]
+    quantized = bool(scale)
+    return {
+        "name": str(details["name"]),
+        "shape": [int(size) for size in details["shape"]],
+        "dtype": numpy.dtype(details["dtype"]).name,
+        "scale": float(scale) if quantized else None,
+        "zero_point": int(zero_point) if quantized else None,
+    }

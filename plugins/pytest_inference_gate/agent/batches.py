@@ -1,0 +1,52 @@
+"""From a file of preprocessed pictures to batches of one size, and back to one file of outputs."""
+
+import os
+from typing import Any  # noqa: F401
+
+import numpy
+
+from .failures import AgentError
+
+
+def _load(path):
+    # type: (str) -> Any
+    array = numpy.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim < 2 or len(array) == 0:
+        raise AgentError("%s holds no pictures: its shape is %s" % (path, tuple(array.shape)))
+    return array
+
+
+def _batch(array, start, size):
+    # type: (Any, int, int) -> Any
+    """``size`` rows from ``start`` on; where they end, the last one is repeated."""
+    rows = numpy.asarray(array[start : start + size])
+    if len(rows) < size:
+        rows = numpy.concatenate([rows, numpy.repeat(rows[-1:], size - len(rows), axis=0)])
+    return numpy.ascontiguousarray(rows)
+
+
+def first_batch(path, size):
+    # type: (str, int) -> Any
+    return _batch(_load(path), 0, size)
+
+
+def predict(runner, size, inputs_path, outputs_path):
+    # type: (Any, int, str, str) -> int
+    """Write the float32 outputs (N, values) of all pictures of ``inputs_path``; returns N."""
+    array = _load(inputs_path)
+    outputs = []
+    for start in range(0, len(array), size):
+        runner.set_inputs(_batch(array, start, size))
+        runner.infer()
+        output = runner.get_output()
+        if output.size % size or (output.ndim and output.shape[0] != size):
+            raise AgentError(
+                "the model's output has the shape %s, which is no row for each of %d pictures" % (tuple(output.shape), size)
+            )
+        outputs.append(numpy.array(output, dtype=numpy.float32).reshape(size, -1)[: len(array) - start])
+    result = numpy.concatenate(outputs)
+    temporary = "%s.%d.tmp" % (outputs_path, os.getpid())
+    with open(temporary, "wb") as stream:
+        numpy.save(stream, result)
+    os.replace(temporary, outputs_path)
+    return len(result)

@@ -1,0 +1,125 @@
+"""Warm-up and measured rounds: the only place where time is taken.
+
+A round is one call of what ``Runner.prepared()`` gives. The measured loop holds two readings of the clock, the call and one store, so that
+what it finds is what a bare loop around the runtime's own call would find.
+"""
+
+import gc
+import sys
+import time
+from collections import namedtuple
+from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
+
+Clock = namedtuple("Clock", ["read", "unit", "name"])  # read() counts in units of ``unit`` seconds
+
+
+def best_clock():
+    # type: () -> Clock
+    nanoseconds = getattr(time, "perf_counter_ns", None)  # Python 3.7 and later
+    if nanoseconds is not None:
+        return Clock(nanoseconds, 1e-9, "perf_counter_ns")
+    return Clock(time.perf_counter, 1.0, "perf_counter")
+
+
+def median(values):
+    # type: (List[float]) -> float
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2.0
+
+
+def warm_up(call, rule, clock):
+    # type: (Callable[[], Any], Dict[str, Any], Clock) -> Tuple[int, float, bool]
+    """Run until steady; returns rounds, seconds, and whether it became steady.
+
+    Steady means that the medians of the last two windows of ``rule["window"]`` rounds differ by no more than ``rule["agreement"]`` of
+    the smaller. That ends the warm-up once ``minimum_rounds`` and ``minimum_seconds`` are over; ``maximum_seconds`` ends it in any case,
+    after the round in which it passes.
+    """
+    window = max(1, int(rule["window"]))
+    durations = []  # type: List[float]
+    total = 0.0
+    maximum = rule["maximum_seconds"] / clock.unit
+    read = clock.read
+    while total < maximum:
+        start = read()
+        call()
+        durations.append(read() - start)
+        total += durations[-1]
+        if len(durations) % window or len(durations) < 2 * window:
+            continue
+        before, last = median(durations[-2 * window : -window]), median(durations[-window:])
+        agree = abs(last - before) <= rule["agreement"] * min(last, before)
+        if agree and len(durations) >= rule["minimum_rounds"] and total * clock.unit >= rule["minimum_seconds"]:
+            return len(durations), total * clock.unit, True
+    return len(durations), total * clock.unit, False
+
+
+def _block(call, count, read):
+    # type: (Callable[[], Any], int, Callable[[], float]) -> List[float]
+    durations = [0] * count  # type: List[float]
+    for index in range(count):
+        start = read()
+        call()
+        durations[index] = read() - start
+    return durations
+
+
+def measured_rounds(call, rule, clock):
+    # type: (Callable[[], Any], Dict[str, Any], Clock) -> List[float]
+    """Durations in seconds of at least ``minimum`` rounds that take ``minimum_seconds`` together, and of at most ``maximum`` rounds."""
+    maximum = max(1, int(rule["maximum"]))
+    durations = _block(call, max(1, min(int(rule["minimum"]), maximum)), clock.read)
+    while len(durations) < maximum:
+        seconds = sum(durations) * clock.unit
+        missing = rule["minimum_seconds"] - seconds
+        if missing <= 0:
+            break
+        wanted = int(missing / seconds * len(durations)) + 1 if seconds > 0 else len(durations)
+        durations += _block(call, min(wanted, maximum - len(durations)), clock.read)
+    return [duration * clock.unit for duration in durations]
+
+
+def peak_rss_bytes():
+    # type: () -> Optional[int]
+    """The most memory that this process ever held. ``getrusage`` would also count what its parent held when it forked."""
+    try:
+        with open("/proc/self/status") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measure(call, warmup, rounds, first):
+    # type: (Callable[[], Any], Optional[Dict[str, Any]], Dict[str, Any], bool) -> Dict[str, Any]
+    """Warm up and measure ``call``; ``first`` says that it has not run in this process yet. ``warmup`` None: no warm-up."""
+    clock = best_clock()
+    first_inference = None
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        if first:
+            first_inference = _block(call, 1, clock.read)[0] * clock.unit
+        warmup_rounds, warmup_seconds, steady = warm_up(call, warmup, clock) if warmup else (0, 0.0, False)
+        durations = measured_rounds(call, rounds, clock)
+    finally:
+        if was_enabled:
+            gc.enable()
+    return {
+        "first_inference": first_inference,
+        "warmup_rounds": warmup_rounds,
+        "warmup_seconds": warmup_seconds,
+        "steady": steady,
+        "rounds": durations,
+        "clock": clock.name,
+        "peak_rss_bytes": peak_rss_bytes(),
+    }

@@ -1,0 +1,214 @@
+"""The loop of an agent: requests in, replies out, and the end of the process when nobody listens any more."""
+
+import argparse
+import os
+import platform
+import queue
+import signal
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, List, Optional  # noqa: F401
+
+from . import probe
+from .backends import Backends
+from .failures import AgentError, LoadError, describe
+from .protocol import VERSION, FrameDecoder, ProtocolError, encode_frame, receive
+
+
+class Channel:
+    """The two pipes to the client.
+
+    They are moved away from file descriptors 0 and 1 before any framework is imported: what a framework prints goes where errors go, and
+    what it reads is empty. A thread reads ahead, so that the end of the client is noticed in the middle of a conversion.
+    """
+
+    def __init__(self):
+        # type: () -> None
+        self._input, self._output = os.dup(0), os.dup(1)
+        os.dup2(2, 1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        self._requests = queue.Queue()  # type: queue.Queue[Dict[str, Any]]
+        self._lock = threading.Lock()
+        self._busy = False
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+
+    def _listen(self):
+        # type: () -> None
+        decoder = FrameDecoder()
+        try:
+            while True:
+                message = receive(lambda size: os.read(self._input, size), decoder)
+                if message is None:
+                    self._abandon(0)
+                else:
+                    self._requests.put(message)
+        except (ProtocolError, OSError) as error:
+            sys.stderr.write("The agent got no request but this: %s\n" % error)
+            sys.stderr.flush()
+            self._abandon(2)
+
+    def _abandon(self, status):
+        # type: (int) -> None
+        """The client is gone: end at once, and with us what a converter may have started."""
+        if self._busy and os.getsid(0) == os.getpid():
+            os.killpg(os.getpgid(0), signal.SIGKILL)
+        os._exit(status)
+
+    def next_request(self):
+        # type: () -> Dict[str, Any]
+        self._busy = False
+        request = self._requests.get()
+        self._busy = True
+        return request
+
+    def send(self, message):
+        # type: (Dict[str, Any]) -> None
+        frame = encode_frame(message)
+        with self._lock:  # backends may report progress from threads of their own
+            while frame:
+                frame = frame[os.write(self._output, frame) :]
+
+
+class Session:
+    """The verbs, and the model that is loaded."""
+
+    def __init__(self, backends):
+        # type: (Backends) -> None
+        self._backends = backends
+        self._runner = None  # type: Any
+        self._batch = 1
+        self._fresh = False  # loaded, and no inference since
+
+    def probe(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        return probe.probe(self._backends)
+
+    def convert(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        backend = self._backends.get(arguments["backend"])
+        start = time.perf_counter()
+        result = dict(backend.convert(arguments, progress))
+        result["seconds"] = time.perf_counter() - start
+        result.setdefault("details", {})
+        return result
+
+    def load(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        self._runner = None  # two models at once would not fit on a small board
+        backend = self._backends.get(arguments["backend"])
+        if not os.path.exists(arguments["model"]):
+            raise LoadError("there is no model at %s" % arguments["model"])
+        runtime = backend.runtime()  # its import is not the model's load time
+        start = time.perf_counter()
+        runner = backend.Runner(
+            arguments["model"], arguments["precision"], int(arguments["threads"]), int(arguments["batch"]), arguments["input"]
+        )
+        seconds = time.perf_counter() - start
+        self._runner, self._batch, self._fresh = runner, int(arguments["batch"]), True
+        return {"seconds": seconds, "inputs": runner.inputs, "outputs": runner.outputs, "runtime": runtime}
+
+    def _loaded(self):
+        # type: () -> Any
+        if self._runner is None:
+            raise AgentError("no model is loaded: ask for load first")
+        return self._runner
+
+    def predict(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        from . import batches
+
+        runner = self._loaded()
+        start = time.perf_counter()
+        count = batches.predict(runner, self._batch, arguments["inputs"], arguments["outputs"])
+        return {"count": count, "seconds": time.perf_counter() - start}
+
+    def measure(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        from . import batches, device_facts, measure
+
+        runner = self._loaded()
+        runner.set_inputs(batches.first_batch(arguments["inputs"], self._batch))
+        before = device_facts.condition()
+        first, self._fresh = self._fresh, False
+        result = measure.measure(runner.prepared(), arguments.get("warmup"), arguments["rounds"], first)
+        result["condition"] = {"before": before, "after": device_facts.condition()}
+        return result
+
+
+VERBS = ("probe", "convert", "load", "predict", "measure")
+
+
+def answer(session, request, send):
+    # type: (Session, Dict[str, Any], Callable[[Dict[str, Any]], None]) -> bool
+    """Serve one request; returns whether to go on."""
+    number, verb = request.get("id"), request.get("verb")
+
+    def progress(message):
+        # type: (str) -> None
+        send({"id": number, "event": "progress", "message": message})
+
+    if verb == "stop":
+        send({"id": number, "ok": True, "result": {}})
+        return False
+    try:
+        if verb not in VERBS:
+            raise AgentError("an agent has no verb %r; it has %s and stop" % (verb, ", ".join(VERBS)))
+        result = getattr(session, verb)(request.get("arguments") or {}, progress)
+        reply = {"id": number, "ok": True, "result": result}
+        encode_frame(reply)
+    except Exception as error:
+        reply = {"id": number, "ok": False, "error": describe(error, str(verb))}
+        sys.stderr.write(reply["error"]["traceback"])
+        sys.stderr.flush()
+    send(reply)
+    return True
+
+
+def die_with_parent():
+    # type: () -> None
+    """Ask Linux to kill this process when the thread that started it ends.
+
+    The listening thread notices a dead client too, but not while a converter holds the interpreter's lock.
+    """
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+def backend_file(text):
+    # type: (str) -> List[str]
+    name, separator, path = text.partition("=")
+    if not separator or not os.path.isfile(path):
+        raise argparse.ArgumentTypeError("expected NAME=FILE.py with a file that exists, got %r" % text)
+    return [name, os.path.abspath(path)]
+
+
+def main(arguments):
+    # type: (List[str]) -> int
+    parser = argparse.ArgumentParser(
+        prog="agent", description="Convert, load, predict and measure for pytest-inference-gate, over standard input and output."
+    )
+    parser.add_argument("--backend", action="append", default=[], type=backend_file, metavar="NAME=FILE", help="add a backend")
+    parser.add_argument("--die-with-parent", action="store_true", help="end when the starting thread ends (Linux)")
+    options = parser.parse_args(arguments)
+    if options.die_with_parent:
+        die_with_parent()
+    backends = Backends(dict(options.backend))
+    if os.isatty(0):
+        parser.error("standard input is a terminal: an agent is started by pytest-inference-gate, which speaks to it in frames")
+    channel = Channel()
+    try:
+        channel.send({"event": "hello", "protocol": VERSION, "python": platform.python_version(), "pid": os.getpid()})
+        session = Session(backends)
+        while answer(session, channel.next_request(), channel.send):
+            pass
+    except BrokenPipeError:
+        channel._abandon(0)
+    # Frameworks have threads and static destructors that may hang or crash on the way out, when all work is done.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

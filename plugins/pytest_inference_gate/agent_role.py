@@ -1,0 +1,79 @@
+"""A target in one of its two roles, converter or runtime, with what its probe said; and all agents that a run has started."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cases import Case
+from .errors import GateError
+from .outcome import Outcome, Stage, StageFailed
+
+if TYPE_CHECKING:
+    from .agent_process import AgentProcess, Limits
+    from .targets import Target
+
+
+class RunningAgents:
+    """Every agent of the run, so that none outlives it: not after Ctrl-C, not after an error in another thread."""
+
+    def __init__(self) -> None:
+        self._agents: set[AgentProcess] = set()
+        self._lock = threading.Lock()
+
+    def add(self, agent: AgentProcess) -> None:
+        with self._lock:
+            self._agents.add(agent)
+
+    def close(self) -> None:
+        with self._lock:
+            agents, self._agents = self._agents, set()
+        for agent in agents:
+            agent.close()
+
+
+@dataclass
+class AgentRole:
+    """Starts agents on ``target``, each with a log of its own in the folder ``logs``."""
+
+    target: Target
+    limits: Limits
+    logs: Path
+    running: RunningAgents
+    probe: Mapping[str, Any] = field(default_factory=dict)
+
+    def start(self, log_name: str) -> AgentProcess:
+        """A new agent. Raises :class:`StageFailed` where none comes up."""
+        agent = self.target.start_agent(self.logs / f"{log_name}.log", self.limits)
+        self.running.add(agent)
+        return agent
+
+    def ask(self, name: str) -> None:
+        """Probe the target once. Raises :class:`GateError` where it cannot be used at all; ``name`` is the role's."""
+        try:
+            with self.start(f"probe-{name}") as agent:
+                self.probe = agent.probe()
+        except StageFailed as failure:
+            raise GateError(f"{self.target.name} cannot be used as the {name}: {failure.outcome.message}") from None
+
+    def backend(self, name: str) -> Mapping[str, Any]:
+        """What the probe said of a backend; empty for one that the target does not know."""
+        known: Mapping[str, Any] = self.probe["backends"].get(name, {})
+        return known
+
+    def require(self, case: Case, *, convert: bool) -> None:
+        """Raise ``unsupported`` where this target cannot convert, or run, the case's backend in its precision."""
+        backend = self.backend(case.backend)
+        able, precisions = ("can_convert", "precisions_convert") if convert else ("can_run", "precisions_run")
+        stage: Stage = "convert" if convert else "load"
+        if not backend.get(able):
+            reason = backend.get("reason") or f"{self.target.name} cannot {'convert to' if convert else 'run'} {case.backend}"
+            raise StageFailed(Outcome("unsupported", stage, reason))
+        if case.precision not in backend.get(precisions, ()):
+            raise StageFailed(Outcome("unsupported", stage, f"{case.backend} has no precision {case.precision}"))
+        source = case.card.checkpoint.format
+        if convert and source not in backend.get("source_formats", (source,)):
+            raise StageFailed(Outcome("unsupported", stage, f"{self.target.name} has no converter from {source} to {case.backend}"))

@@ -1,0 +1,52 @@
+"""How one stage of a case ended: well, or in one of the ways that need different next steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .errors import GateError
+
+Stage = Literal["fetch", "convert", "load", "predict", "measure"]
+OutcomeKind = Literal[
+    "ok",
+    "unsupported",  # this machine lacks the device or the runtime, or the backend has no such precision
+    "fetch_error",  # the checkpoint or its data could not be had
+    "build_error",  # the converter said no
+    "load_error",  # the runtime does not take the artifact, or cannot be imported
+    "run_error",  # inference raised an error
+    "crash",  # the agent died of a signal or left with an exit status
+    "oom",  # the agent was killed for memory, or said itself that memory was not enough
+    "timeout",  # the stage did not end in its time
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of the last stage that a case reached.
+
+    ``message`` is one sentence; ``signal`` is the name of the signal that killed the agent (``SIGSEGV``), if any; ``log`` is the
+    file that holds everything that the agent printed.
+    """
+
+    kind: OutcomeKind
+    stage: Stage | None = None
+    message: str = ""
+    signal: str | None = None
+    log: Path | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.kind == "ok"
+
+
+OK = Outcome("ok")
+
+
+class StageFailed(GateError):
+    """Raised where a stage of a case ends other than well; carries its :class:`Outcome`."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.message)
+        self.outcome = outcome
