@@ -74,7 +74,17 @@ def _prepare(image: NDArray[Any], what: str, card: ModelCard, scale: Scaling) ->
     picture = _resized(picture, what, card)
     if card.preprocessing.channel_order == "bgr":
         picture = picture[:, :, ::-1]
-    prepared = np.asarray(scale(np.array(picture, np.float32)))  # a copy: a scaling may work in place
+    try:
+        prepared = np.asarray(scale(np.array(picture, np.float32)))  # a copy: a scaling may work in place
+    except Exception as error:  # a hook's scaling is a user's code
+        reason = " ".join(str(error).split())
+        raise EvaluationDataError(
+            f"{what}: the scaling {card.preprocessing.scaling!r} raised {type(error).__name__}: {reason}; correct the scaling."
+        ) from error
+    if prepared.dtype.kind not in "uif":
+        raise EvaluationDataError(
+            f"{what}: the scaling {card.preprocessing.scaling!r} gave values of type {prepared.dtype}; expected floats."
+        )
     if prepared.shape != picture.shape:
         raise EvaluationDataError(
             f"{what}: the scaling {card.preprocessing.scaling!r} made {prepared.shape} of {picture.shape}; it has to keep the "

@@ -31,7 +31,7 @@ _ACCURACY_NEXT = {
     Verdict.INCONCLUSIVE: "evaluate on more samples: the set is too small to tell the drop from chance",
 }
 _OUTCOME_NEXT = {
-    "fetch_error": "check the card's checkpoint, the network and --gate-mirror",
+    "fetch_error": "correct the card or its data; where it is fetched, check the network and --gate-mirror",
     "build_error": "read the converter's log; the former version of the converter may still take the model",
     "load_error": "check that the runtime is installed and knows all of the model's operations",
     "run_error": "read the log; the runtime took the model but could not run it",

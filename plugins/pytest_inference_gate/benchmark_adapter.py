@@ -1,0 +1,157 @@
+"""The only module that knows pytest-benchmark's inside.
+
+What it relies on, beyond documented hooks and options:
+
+- ``config._benchmarksession``, set in ``pytest_configure`` (trylast), with the attributes ``storage``, ``benchmarks``, ``compare``,
+  ``disabled``, ``skip``, ``save`` and ``autosave``;
+- ``BenchmarkSession`` reads ``config.option.benchmark_storage`` when it is made, and calls ``storage.save(output_json, name)`` once a
+  session, before anything is compared;
+- a timer given by the ``benchmark`` marker is called once before and once after each round of ``benchmark.pedantic``;
+- a ``benchmark`` fixture whose ``_mode`` is set does not warn that the test never used it.
+
+``tests/integration/test_benchmark_contract.py`` checks each of these on every supported release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+DEFAULT_STORAGE = "file://./.benchmarks"
+CASE_KEY = "inference_gate"  # in a benchmark's extra_info, and at the top of a saved document
+
+
+class ReplayClock:
+    """A clock that stands still, but for the rounds that an agent measured.
+
+    pytest-benchmark reads its timer before and after each round: the first reading is zero and the second one is the recorded
+    duration, so that the difference is exactly what was recorded.
+    """
+
+    __name__ = "agent_clock"  # what pytest-benchmark writes into its JSON as the timer's name
+
+    def __init__(self) -> None:
+        self._round: float | None = None
+
+    def __call__(self) -> float:
+        duration, self._round = self._round, None
+        return 0.0 if duration is None else duration
+
+    def pass_round(self, seconds: float) -> None:
+        self._round = seconds
+
+
+def replay(benchmark: Any, clock: ReplayClock, rounds: Sequence[float]) -> None:
+    """Have the ``benchmark`` fixture see ``rounds`` (durations in seconds) as if it had run them itself."""
+    remaining = iter(rounds)
+
+    def inference() -> None:
+        # With --benchmark-cprofile the target is called once more, when all rounds have been replayed.
+        seconds = next(remaining, None)
+        if seconds is not None:
+            clock.pass_round(seconds)
+
+    benchmark.pedantic(inference, rounds=len(rounds))
+
+
+def leave_unused(benchmark: Any) -> None:
+    """Nothing was measured that could be replayed: no warning about it, which a project may take for an error beside the real one."""
+    benchmark._mode = "a case that was not measured"
+
+
+def add_clock(item: pytest.Item) -> ReplayClock:
+    """Give the test a clock to replay on, and leave what its own ``benchmark`` markers say as it is."""
+    clock = ReplayClock()
+    marker = item.get_closest_marker("benchmark")
+    item.add_marker(pytest.mark.benchmark(**{**(marker.kwargs if marker else {}), "timer": clock}), append=False)
+    return clock
+
+
+def _session(config: pytest.Config) -> Any:
+    session = getattr(config, "_benchmarksession", None)
+    if session is None:
+        raise pytest.UsageError("inference-gate needs pytest-benchmark, which is switched off here (-p no:benchmark)")
+    return session
+
+
+def storage_is_default(config: pytest.Config) -> bool:
+    return bool(config.getoption("benchmark_storage", DEFAULT_STORAGE) == DEFAULT_STORAGE)
+
+
+def redirect_storage(config: pytest.Config, directory: Path) -> None:
+    """Make ``directory`` pytest-benchmark's storage. Must run before pytest-benchmark's own ``pytest_configure``."""
+    config.option.benchmark_storage = f"file://{directory}"
+
+
+def explicit_storage_directory(config: pytest.Config) -> Path | None:
+    """The folder that ``--benchmark-storage`` names, if it names one."""
+    storage = str(config.getoption("benchmark_storage"))
+    if "://" not in storage:
+        return Path(storage)
+    return Path(storage.removeprefix("file://")) if storage.startswith("file://") else None
+
+
+def comparing(config: pytest.Config) -> bool:
+    return bool(config.getoption("benchmark_compare", None))
+
+
+def compare_selection(config: pytest.Config) -> str | None:
+    """What ``--benchmark-compare=ARG`` names, or ``None`` for the bare option."""
+    selection = config.getoption("benchmark_compare", None)
+    return selection if isinstance(selection, str) else None
+
+
+def is_distributed(config: pytest.Config) -> bool:
+    """Whether pytest-xdist runs the tests, in this process or in others."""
+    return bool(config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"))
+
+
+def why_nothing_is_recorded(config: pytest.Config) -> str | None:
+    """The option that keeps pytest-benchmark from recording anything, if there is one."""
+    session = _session(config)
+    if session.skip:
+        return "--benchmark-skip"
+    if session.disabled:
+        return "--benchmark-disable"
+    return None
+
+
+class _RoutedStorage:
+    """pytest-benchmark's storage, but for saving, which the gate decides upon."""
+
+    def __init__(self, storage: Any, save: Callable[[Mapping[str, Any], str], None]) -> None:
+        self._storage = storage
+        self._save = save
+
+    def save(self, output_json: Mapping[str, Any], save: str) -> None:
+        self._save(output_json, save)
+
+    def __str__(self) -> str:
+        return str(self._storage)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+def route_saving(config: pytest.Config, save: Callable[[Mapping[str, Any], str], None]) -> None:
+    """From now on, what pytest-benchmark would save goes to ``save(document, name)`` instead."""
+    session = _session(config)
+    session.storage = _RoutedStorage(session.storage, save)
+
+
+def log(config: pytest.Config, message: str) -> None:
+    """Say something where pytest-benchmark says where it saved."""
+    _session(config).logger.info(message)
+
+
+def case_block(benchmark: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The gate's part of one benchmark of a document, or ``None`` for a plain pytest-benchmark test."""
+    return cast("Mapping[str, Any] | None", benchmark.get("extra_info", {}).get(CASE_KEY))
+
+
+def without_case_block(benchmark: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of one benchmark of a document that pytest-benchmark reads as before, and the gate as a plain test's."""
+    return {**benchmark, "extra_info": {key: value for key, value in benchmark["extra_info"].items() if key != CASE_KEY}}

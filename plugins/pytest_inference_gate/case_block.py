@@ -1,0 +1,52 @@
+"""What a saved benchmark says of its case beyond pytest-benchmark's own figures: the block in its ``extra_info``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .judging import CaseRecord
+from .results import CaseResult
+
+CASE_SCHEMA = "inference-gate-case/1"
+KEPT_ROUNDS = 200  # of each replicate: enough to draw its distribution, and small enough to commit
+
+
+def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
+    """Plain JSON; durations in seconds, one list of rounds for each replicate. See docs/reference/files-on-disk.md."""
+    latency = result.latency
+    assert latency is not None
+    return {
+        "schema": CASE_SCHEMA,
+        "id": result.id,
+        "model": result.model,
+        "backend": result.backend,
+        "precision": result.precision,
+        "batch": result.batch,
+        "threads": result.threads,
+        "variant": result.variant,
+        "verdict": str(result.verdict),
+        "replicates": list(latency.replicates),
+        "rounds": [_sample(replicate.rounds) for replicate in record.replicates],
+        "round_counts": [len(replicate.rounds) for replicate in record.replicates],
+        "load": [replicate.load for replicate in record.replicates],
+        "first_inference": [replicate.first_inference for replicate in record.replicates],
+        "steady": [replicate.steady for replicate in record.replicates],
+        "warm_up_rounds": [replicate.warm_up_rounds for replicate in record.replicates],
+        "condition": [dict(replicate.condition) for replicate in record.replicates],
+        "median": latency.median,
+        "p50": latency.p50,
+        "p90": latency.p90,
+        "p99": latency.p99,
+        "throughput": latency.throughput,
+        "peak_rss_bytes": result.peak_rss_bytes,
+        "artifact": asdict(result.artifact) if result.artifact else None,
+        "accuracy": asdict(result.accuracy.figures) if result.accuracy else None,
+    }
+
+
+def _sample(rounds: Sequence[float]) -> list[float]:
+    """At most :data:`KEPT_ROUNDS` of the rounds, evenly spread in time and in their order, to the nanosecond."""
+    step = max(len(rounds) / KEPT_ROUNDS, 1.0)
+    return [round(rounds[int(index * step)], 9) for index in range(min(len(rounds), KEPT_ROUNDS))]

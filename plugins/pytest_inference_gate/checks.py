@@ -1,0 +1,139 @@
+"""What the fixtures ``accuracy`` and ``latency`` give a test: the figures, and a check that ends the test as the verdict demands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+
+import pytest
+
+from . import benchmark_adapter
+from .accuracy import AccuracyFigures
+from .case_block import case_block
+from .judging import CaseRecord
+from .report import messages
+from .results import CaseResult, LatencyResult
+from .verdict import Verdict, effect
+
+
+class Messages:
+    """The texts of failing tests, with what only the run knows."""
+
+    def __init__(
+        self, software_changes: Sequence[str] | None, record_command: str, close_ids: Sequence[str], other_devices: Sequence[str]
+    ) -> None:
+        self._software_changes = software_changes
+        self._record_command = record_command
+        self._close_ids = close_ids
+        self._other_devices = other_devices
+
+    def broken(self, result: CaseResult) -> str:
+        return messages.broken_message(result, self._software_changes)
+
+    def latency(self, result: CaseResult) -> str:
+        assert result.latency is not None and result.latency.decision is not None
+        return messages.latency_failure_message(result, result.latency.decision, self._software_changes)
+
+    def accuracy(self, result: CaseResult) -> str:
+        assert result.accuracy is not None
+        return messages.accuracy_failure_message(result, result.accuracy.decision, self._software_changes)
+
+    def no_baseline(self, result: CaseResult) -> str:
+        return messages.no_baseline_message(result.id, self._record_command, self._close_ids, self._other_devices)
+
+
+class _Check:
+    def __init__(self, result: CaseResult, relaxed: Container[str], messages: Messages) -> None:
+        self.result = result
+        self._relaxed = relaxed
+        self._messages = messages
+
+    @property
+    def verdict(self) -> Verdict:
+        """The whole case's verdict."""
+        return self.result.verdict
+
+    def _end_for_outcome(self) -> None:
+        """End the test of a case that did not come as far as figures: skipped, expected to fail, or failed."""
+        __tracebackhide__ = True
+        if not self.result.outcome.ok:
+            self._end(self.verdict, self._messages.broken)
+
+    def _end(self, verdict: Verdict, message: Callable[[CaseResult], str]) -> None:
+        __tracebackhide__ = True
+        ending = effect(verdict, self._relaxed)
+        if ending == "skip":
+            pytest.skip(self.result.reason)
+        if ending == "xfail":
+            pytest.xfail(self.result.reason)
+        if ending in ("fail", "error"):
+            pytest.fail(message(self.result), pytrace=False)
+
+
+class AccuracyCheck(_Check):
+    """``figures`` are ``None`` where the case did not come so far."""
+
+    @property
+    def figures(self) -> AccuracyFigures | None:
+        return self.result.accuracy.figures if self.result.accuracy else None
+
+    def check(self) -> None:
+        """End the test as the verdict on accuracy demands; do nothing where the case is accurate enough."""
+        __tracebackhide__ = True
+        self._end_for_outcome()
+        if self.result.accuracy is None:
+            raise ValueError("accuracy was not judged for this case")
+        self._end(self.result.accuracy.verdict, self._messages.accuracy)
+
+
+class LatencyCheck(_Check):
+    """``figures`` are ``None`` where the case did not come so far."""
+
+    def __init__(
+        self,
+        result: CaseResult,
+        record: CaseRecord,
+        clock: benchmark_adapter.ReplayClock | None,
+        relaxed: Container[str],
+        messages: Messages,
+        *,
+        lacks_baseline: bool,
+    ) -> None:
+        super().__init__(result, relaxed, messages)
+        self._record = record
+        self._clock = clock
+        self._lacks_baseline = lacks_baseline
+
+    @property
+    def figures(self) -> LatencyResult | None:
+        return self.result.latency
+
+    def require_baseline(self) -> None:
+        """Fail where the run compares and the baseline does not have the case. Called in the fixture, so that the test errors."""
+        __tracebackhide__ = True
+        if self._lacks_baseline and self.result.outcome.ok:
+            pytest.fail(self._messages.no_baseline(self.result), pytrace=False)
+
+    def replay_into(self, benchmark: Any) -> None:
+        """Have pytest-benchmark's ``benchmark`` fixture see the rounds of all replicates, and the case's figures as its extra info.
+
+        Ends the test where the case was not measured: skipped, expected to fail, or failed.
+        """
+        __tracebackhide__ = True
+        if not self.result.outcome.ok:
+            benchmark_adapter.leave_unused(benchmark)
+        self._end_for_outcome()
+        if self._clock is None:
+            raise ValueError("replay_into needs a test that asks for the fixtures latency and benchmark by name")
+        benchmark.extra_info[benchmark_adapter.CASE_KEY] = case_block(self._record, self.result)
+        rounds = [duration for replicate in self._record.replicates for duration in replicate.rounds]
+        benchmark_adapter.replay(benchmark, self._clock, rounds)
+
+    def check(self) -> None:
+        """End the test as the verdict on latency demands; do nothing where nothing was compared."""
+        __tracebackhide__ = True
+        self._end_for_outcome()
+        if self.result.latency is None:
+            raise ValueError("latency was not measured for this case")
+        if self.result.latency.verdict is not None:
+            self._end(self.result.latency.verdict, self._messages.latency)

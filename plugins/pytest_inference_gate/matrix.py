@@ -1,0 +1,58 @@
+"""The matrix of cases: which model runs on which backend, in which precision, batch and number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from .cards import ModelCard
+from .cases import Case
+from .errors import GateError
+
+
+class NoCasesError(GateError):
+    """A selection that leaves nothing to measure."""
+
+
+def embedded_models() -> Path:
+    """The folder of the models that come with the plugin: in the wheel beside this module, in a clone at the top."""
+    here = Path(__file__).resolve().parent
+    inside = here / "models"
+    return inside if inside.is_dir() else here.parent.parent / "models"
+
+
+def build_cases(
+    cards: Iterable[ModelCard],
+    *,
+    select: Sequence[str] = (),
+    batches: Sequence[int] | None = None,
+    threads: Sequence[int] | None = None,
+) -> list[Case]:
+    """All cases of ``cards``, in the cards' order, but for those that ``select`` leaves out.
+
+    A pattern of ``select`` matches a case's whole id or its model's name. A card that is not a default one takes part only where a
+    pattern matches it. Raises :class:`NoCasesError` where no case is left, and for a pattern that matches nothing.
+    """
+    cases: list[Case] = []
+    unmatched = set(select)
+    for card in cards:
+        for case in _cases_of(card, batches, threads):
+            matching = [pattern for pattern in select if fnmatchcase(case.id, pattern) or fnmatchcase(case.model, pattern)]
+            unmatched.difference_update(matching)
+            if matching or (not select and card.default):
+                cases.append(case)
+    if unmatched:
+        patterns = ", ".join(repr(pattern) for pattern in sorted(unmatched))
+        raise NoCasesError(f"no case matches {patterns}; pytest --collect-only -q --gate-select='*' lists all there are")
+    if not cases:
+        raise NoCasesError("no case is left to run: every card has default = false, so name some with --gate-select")
+    return cases
+
+
+def _cases_of(card: ModelCard, batches: Sequence[int] | None, threads: Sequence[int] | None) -> Iterable[Case]:
+    for backend, precisions in card.backends.items():
+        for precision in precisions:
+            for batch in batches or card.batches:
+                for count in threads or card.threads:
+                    yield Case(card, backend, precision, batch, count)

@@ -1,0 +1,223 @@
+"""From a case to what can be measured: its checkpoint, its inputs, its artifact, the predictions of its float reference."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .agent_role import AgentRole
+from .artifacts import ArtifactStore, StoredArtifact
+from .cards import ModelCard
+from .cases import Case
+from .outcome import StageFailed
+from .zoo import FetchedCheckpoint
+
+if TYPE_CHECKING:
+    import numpy
+
+SEEDED_PICTURES = 64  # for cards without an evaluation set: enough for an agreement to within a few points
+SEEDED_EVALUATION_SEED = 1
+
+
+@dataclass(frozen=True)
+class PreparedInputs:
+    """Preprocessed pictures: ``path`` is an ``.npy`` of float32 (N,) + the card's input shape; ``labels`` are indices of the
+    model's output, or ``None`` where the pictures are seeded."""
+
+    path: Path
+    digest: str
+    count: int
+    labels: tuple[int, ...] | None
+
+
+def reference_backend(card: ModelCard) -> str | None:
+    """The backend that runs the checkpoint as it is, in float: what every other case of the card is compared with."""
+    if card.checkpoint.format == "other":
+        return next((name for name, precisions in card.backends.items() if "fp32" in precisions), None)
+    return {"onnx": "onnxruntime", "tflite": "tflite"}.get(card.checkpoint.format, "tensorflow")
+
+
+def _converting_code() -> list[Path]:
+    """The agent's files whose change may change what a conversion gives."""
+    agent = Path(__file__).parent / "agent"
+    return [*sorted((agent / "backends").glob("*.py")), agent / "quantization.py", agent / "tensorflow_sources.py"]
+
+
+def code_digest(extra: Iterable[Path] = ()) -> str:
+    """The SHA-256 of the code that converts and runs: a new release of the plugin does not use what an older one converted."""
+    digest = hashlib.sha256()
+    for path in (*_converting_code(), *extra):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+class Preparation:
+    """Prepares cases, each step once: within a run by memory, between runs by the store."""
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        converter: AgentRole,
+        fetch: Callable[[ModelCard], FetchedCheckpoint],
+        prepare_inputs: Callable[[ModelCard, str], PreparedInputs],
+        progress: Callable[[str], None],
+        code: str,
+    ) -> None:
+        self.store = store
+        self.code = code
+        self.converter = converter
+        self._fetch = fetch
+        self._prepare_inputs = prepare_inputs
+        self._progress = progress
+        self._memory: dict[tuple[str, ...], Any] = {}
+        self._memory_lock = threading.Lock()
+        self._key_locks: dict[tuple[str, ...], threading.Lock] = {}
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        """``make()`` of the first caller, for all callers; a failure is remembered too, so that nothing fails twice in one run."""
+        with self._memory_lock:
+            lock = self._key_locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._memory:
+                try:
+                    self._memory[key] = make()
+                except StageFailed as failure:
+                    self._memory[key] = failure
+            value = self._memory[key]
+        if isinstance(value, StageFailed):
+            raise value
+        return value
+
+    def checkpoint(self, card: ModelCard) -> FetchedCheckpoint:
+        value: FetchedCheckpoint = self._once(("checkpoint", card.name), lambda: self._fetch(card))
+        return value
+
+    def evaluation_inputs(self, card: ModelCard) -> PreparedInputs:
+        value: PreparedInputs = self._once(("evaluation", card.name), lambda: self._prepare_inputs(card, "evaluation"))
+        return value
+
+    def calibration_inputs(self, card: ModelCard) -> PreparedInputs:
+        value: PreparedInputs = self._once(("calibration", card.name), lambda: self._prepare_inputs(card, "calibration"))
+        return value
+
+    def artifact(self, case: Case) -> StoredArtifact:
+        """The case's converted model. Cases that differ in their number of threads alone share it."""
+        key = ("artifact", case.model, case.backend, case.precision, str(case.batch))
+        value: StoredArtifact = self._once(key, lambda: self._convert(case))
+        return value
+
+    def _convert(self, case: Case) -> StoredArtifact:
+        card = case.card
+        self.converter.require(case, convert=True)
+        checkpoint = self.checkpoint(card)
+        calibration = self.calibration_inputs(card) if "int8" in case.precision else None
+        backend = self.converter.backend(case.backend)
+        source = {
+            "format": checkpoint.format,
+            "architecture": card.checkpoint.architecture.model_dump() if card.checkpoint.architecture else None,
+            "seed": card.checkpoint.seed,
+            "inputs": card.checkpoint.inputs,
+            "outputs": card.checkpoint.outputs,
+        }
+        input_settings = {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout}
+        ingredients = {
+            "checkpoint": checkpoint.sha256,
+            "source": source,
+            "input": input_settings,
+            "backend": case.backend,
+            "precision": case.precision,
+            "batch": case.batch,
+            "calibration": calibration.digest if calibration else None,
+            "converter": backend.get("converter"),
+            "code": self.code,
+            "machine": self.converter.probe.get("machine"),
+        }
+
+        def make(directory: Path) -> Mapping[str, Any]:
+            payload = directory / "payload"
+            payload.mkdir(exist_ok=True)
+            name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}"
+            self._progress(f"converting {name}")
+            with self.converter.start(f"{name}.convert") as agent:
+                result = agent.convert(
+                    {
+                        "backend": case.backend,
+                        "precision": case.precision,
+                        "batch": case.batch,
+                        "source": {**source, "path": str(checkpoint.path) if checkpoint.path else None},
+                        "input": input_settings,
+                        "calibration": str(calibration.path) if calibration else None,
+                        "output_directory": str(payload),
+                    }
+                )
+            log = self.converter.logs / f"{name}.convert.log"
+            if log.exists():
+                (directory / "log.txt").write_bytes(log.read_bytes())
+            self._progress(f"converted {name} in {result['seconds']:.1f} s")
+            return result
+
+        return self.store.get_or_make("artifact", ingredients, make)
+
+    def reference_predictions(self, case: Case) -> numpy.ndarray[Any, Any] | None:
+        """What the float reference of the case's model says on the evaluation inputs: float32 (N, classes).
+
+        ``None`` where the converting target cannot run the reference; the case is then judged by its card's expectation alone.
+        """
+        backend = reference_backend(case.card)
+        if backend is None:
+            return None
+        reference = Case(case.card, backend, "fp32")
+        key = ("reference", case.model)
+        try:
+            path: Path = self._once(key, lambda: self._predict_reference(reference))
+        except StageFailed:
+            return None
+        import numpy
+
+        predictions: numpy.ndarray[Any, Any] = numpy.load(path, allow_pickle=False)
+        return predictions
+
+    def _predict_reference(self, reference: Case) -> Path:
+        self.converter.require(reference, convert=False)
+        artifact = self.artifact(reference)
+        inputs = self.evaluation_inputs(reference.card)
+        backend = self.converter.backend(reference.backend)
+        ingredients = {
+            "artifact": artifact.digest,
+            "inputs": inputs.digest,
+            "runtime": backend.get("runtime"),
+            "code": self.code,
+            "machine": self.converter.probe.get("machine"),
+        }
+
+        def make(directory: Path) -> Mapping[str, Any]:
+            payload = directory / "payload"
+            payload.mkdir(exist_ok=True)
+            self._progress(f"predicting with {reference.model} in float, the reference")
+            with self.converter.start(f"{reference.model}.reference") as agent:
+                agent.load(load_arguments(reference, artifact))
+                return agent.predict({"inputs": str(inputs.path), "outputs": str(payload / "predictions.npy")})
+
+        stored = self.store.get_or_make("reference", ingredients, make)
+        return stored.directory / "payload" / "predictions.npy"
+
+
+def artifact_model(artifact: StoredArtifact) -> Path:
+    """The file or directory that the runtime loads."""
+    return artifact.directory / "payload" / str(artifact.provenance["model"])
+
+
+def load_arguments(case: Case, artifact: StoredArtifact) -> dict[str, Any]:
+    card = case.card
+    return {
+        "backend": case.backend,
+        "precision": case.precision,
+        "model": str(artifact_model(artifact)),
+        "threads": case.threads,
+        "batch": case.batch,
+        "input": {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout},
+    }

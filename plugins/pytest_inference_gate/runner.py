@@ -1,0 +1,84 @@
+"""A loaded model in an agent of its own, for a test that wants to ask it something."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .cases import Case
+from .preparation import PreparedInputs, load_arguments
+from .results import Replicate
+from .sweep import Plan, measure_loaded
+
+if TYPE_CHECKING:
+    import numpy
+
+    from .agent_process import AgentProcess
+    from .artifacts import StoredArtifact
+
+
+class Runner:
+    """Made by the ``runner`` fixture; the agent ends with the test.
+
+    ``load_seconds`` is the time that loading took; ``inputs`` and ``outputs`` describe the model's tensors as the runtime sees them
+    (name, shape, dtype, scale, zero_point).
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        artifact: StoredArtifact,
+        agent: AgentProcess,
+        evaluation: Callable[[], PreparedInputs],
+        preprocess: Callable[[Sequence[Any]], numpy.ndarray[Any, Any]],
+        plan: Plan,
+    ) -> None:
+        self.case = case
+        self.artifact = artifact
+        self._agent = agent
+        self._evaluation = evaluation
+        self._preprocess = preprocess
+        self._plan = plan
+        self._directory = tempfile.TemporaryDirectory(prefix="inference-gate-")
+        try:
+            loaded = agent.load(load_arguments(case, artifact))
+        except BaseException:
+            self.close()
+            raise
+        self.load_seconds: float = loaded["seconds"]
+        self.inputs: list[dict[str, Any]] = loaded["inputs"]
+        self.outputs: list[dict[str, Any]] = loaded["outputs"]
+
+    def predict_prepared(self, inputs: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+        """Outputs, float32 (N, classes), for float32 inputs (N,) + the card's input shape that are preprocessed already."""
+        import numpy
+
+        shape = tuple(self.case.card.input.shape)
+        if inputs.shape[1:] != shape or len(inputs) == 0:
+            raise ValueError(f"expected at least one input of shape {shape}, but got an array of shape {inputs.shape}")
+        source, target = Path(self._directory.name) / "inputs.npy", Path(self._directory.name) / "outputs.npy"
+        numpy.save(source, numpy.ascontiguousarray(inputs, dtype=numpy.float32))
+        self._agent.predict({"inputs": str(source), "outputs": str(target)})
+        outputs: numpy.ndarray[Any, Any] = numpy.load(target, allow_pickle=False)
+        return outputs
+
+    def predict(self, pictures: Sequence[Any]) -> numpy.ndarray[Any, Any]:
+        """Outputs, float32 (N, classes), for pictures (arrays of H x W [x C]) that are preprocessed here as the card says."""
+        return self.predict_prepared(self._preprocess(pictures))
+
+    def measure(self) -> Replicate:
+        """One replicate in this agent: warm-up until steady, then the rounds, on the card's own evaluation pictures."""
+        return measure_loaded(self._agent, self._evaluation(), self._plan, self.load_seconds)
+
+    def close(self) -> None:
+        self._agent.close()
+        self._directory.cleanup()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,100 @@
+"""Measuring: every case in a fresh process, several times, the cases in random order each time.
+
+Whatever drifts while a run goes on (temperature, a neighbour, the clock) then meets all cases alike, instead of those that happen to
+come last; and each replicate sees its own layout of memory and its own start. Evidence: Kalibera and Jones, ISMM 2013; Duplyakin
+et al., ATC 2023.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .agent_role import AgentRole
+from .artifacts import StoredArtifact
+from .cases import Case
+from .outcome import StageFailed
+from .preparation import PreparedInputs, load_arguments
+from .results import Replicate
+
+if TYPE_CHECKING:
+    from .agent_process import AgentProcess
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a replicate is measured, as the agent's ``measure`` verb takes it.
+
+    Warm-up ends when the medians of two windows in a row agree within ``agreement``, at the latest after ``maximum_seconds``. Fast models get more
+    rounds than ``minimum``, so that the median does not hang on one moment.
+    """
+
+    warm_up: Mapping[str, float] = field(
+        default_factory=lambda: {"minimum_rounds": 10, "minimum_seconds": 0.3, "maximum_seconds": 5.0, "window": 10, "agreement": 0.01}
+    )
+    rounds: Mapping[str, float] = field(default_factory=lambda: {"minimum": 50, "minimum_seconds": 0.2, "maximum": 2000})
+
+    @classmethod
+    def of(cls, rounds: int | None, warm_up: float | None) -> Plan:
+        """The default plan with what a user asked for instead: exactly so many rounds, at least so many seconds of warm-up."""
+        plan = cls()
+        return cls(
+            plan.warm_up if warm_up is None else {**plan.warm_up, "minimum_seconds": warm_up, "maximum_seconds": max(5.0, 10 * warm_up)},
+            plan.rounds if rounds is None else {"minimum": rounds, "minimum_seconds": 0.0, "maximum": rounds},
+        )
+
+
+def measure_replicate(
+    role: AgentRole, case: Case, artifact: StoredArtifact, inputs: PreparedInputs, plan: Plan, log_name: str
+) -> Replicate:
+    """Start an agent, load, warm up, measure, stop. Raises :class:`StageFailed`."""
+    with role.start(log_name) as agent:
+        loaded = agent.load(load_arguments(case, artifact))
+        return measure_loaded(agent, inputs, plan, loaded["seconds"])
+
+
+def measure_loaded(agent: AgentProcess, inputs: PreparedInputs, plan: Plan, load_seconds: float) -> Replicate:
+    """Warm up and measure in an agent that has its model loaded. Raises :class:`StageFailed`."""
+    measured = agent.measure({"inputs": str(inputs.path), "warmup": dict(plan.warm_up), "rounds": dict(plan.rounds)})
+    return Replicate(
+        load=load_seconds,
+        first_inference=measured["first_inference"],
+        rounds=tuple(measured["rounds"]),
+        steady=measured["steady"],
+        warm_up_rounds=measured["warmup_rounds"],
+        peak_rss_bytes=measured["peak_rss_bytes"],
+        condition=measured["condition"],
+    )
+
+
+def sweep(
+    cases: Sequence[Case],
+    replicates: int,
+    measure: Callable[[Case, int], Replicate],
+    *,
+    seed: int,
+    progress: Callable[[int, int, Case], None],
+) -> tuple[dict[str, list[Replicate]], dict[str, StageFailed]]:
+    """``replicates`` passes over ``cases``, each in an order of its own. A case that fails is not tried again in later passes.
+
+    ``progress`` gets the number of the replicate, how many there will be, and the case.
+    """
+    order = random.Random(seed)
+    measured: dict[str, list[Replicate]] = {case.id: [] for case in cases}
+    failed: dict[str, StageFailed] = {}
+    total = replicates * len(cases)
+    done = 0
+    for number in range(replicates):
+        remaining = [case for case in cases if case.id not in failed]
+        order.shuffle(remaining)
+        for case in remaining:
+            done += 1
+            progress(done, total, case)
+            try:
+                measured[case.id].append(measure(case, number))
+            except StageFailed as failure:
+                failed[case.id] = failure
+                total -= replicates - number - 1
+    return measured, failed

@@ -1,0 +1,102 @@
+"""A backend for the tests of the gate: a linear classifier in NumPy, in the agent's own process, with real rounds.
+
+Its artifact is a small JSON file, which tests can change in order to make a model slower, damaged or unloadable: ``work`` repeats
+the product, so that an inference takes that many times as long. ``log`` names a file that gets a line for each conversion, and
+``wait_for`` one for which the conversion waits.
+"""
+
+import json
+import os
+import signal
+import time
+
+import numpy
+
+NAME = "linear"
+PRECISIONS = ["fp32", "int8"]
+MODEL = "model.json"
+
+
+def availability(packages):
+    missing = os.environ.get("LINEAR_MISSING")
+    return {
+        "available": not missing,
+        "can_convert": True,
+        "can_run": not missing,
+        "precisions_convert": PRECISIONS,
+        "precisions_run": PRECISIONS,
+        "runtime": {"name": "numpy", "version": numpy.__version__},
+        "converter": {"numpy": numpy.__version__},
+        "source_formats": ["other"],
+        "reason": "the linear runtime is not installed" if missing else "",
+    }
+
+
+def runtime():
+    return {"name": "numpy", "version": numpy.__version__}
+
+
+def hog():
+    """Take memory, a piece at a time, until somebody stops it; what tests run on shall survive a limit that fails."""
+    pieces = []
+    while len(pieces) < 32:
+        pieces.append(b"x" * (64 << 20))
+        time.sleep(0.02)
+    hang()
+
+
+def hang():
+    while True:
+        time.sleep(1)
+
+
+def convert(request, progress):
+    with open(request["source"]["path"]) as stream:
+        source = json.load(stream)
+    if "log" in source:
+        with open(source["log"], "a") as stream:
+            stream.write(f"{os.getpid()}\n")
+    while "wait_for" in source and not os.path.exists(source["wait_for"]):
+        time.sleep(0.02)
+    if source.get("convert") == "hog":
+        hog()
+    if source.get("convert") == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if source.get("convert") == "fail":
+        raise ValueError("the converter does not know this layer")
+    with open(os.path.join(request["output_directory"], MODEL), "w") as stream:
+        json.dump(dict(source, precision=request["precision"]), stream)
+    return {"model": MODEL, "converter": {"numpy": numpy.__version__}, "details": {}}
+
+
+class Runner:
+    def __init__(self, model, precision, threads, batch, input):
+        with open(model) as stream:
+            source = json.load(stream)
+        if source.get("load") == "fail":
+            raise ValueError("Didn't find op for builtin opcode 'LINEAR' version '12'")
+        if source.get("load") == "crash":
+            os.kill(os.getpid(), signal.SIGABRT)
+        if source.get("load") == "hang":
+            hang()
+        if source.get("load") == "hog":
+            hog()
+        self.weights = numpy.array(source["weights"], dtype=numpy.float32)
+        if precision == "int8":
+            self.weights = numpy.round(self.weights * 127 / numpy.abs(self.weights).max()) * numpy.abs(self.weights).max() / 127
+        self.work = int(source.get("work", 1))
+        self.inputs = [{"name": "x", "shape": [batch] + list(input["shape"]), "dtype": "float32", "scale": None, "zero_point": None}]
+        self.outputs = [{"name": "y", "shape": [batch, self.weights.shape[1]], "dtype": "float32", "scale": None, "zero_point": None}]
+
+    def set_inputs(self, array):
+        self.x = array.reshape(len(array), -1)
+
+    def infer(self):
+        for _ in range(self.work):
+            self.y = self.x @ self.weights
+
+    def prepared(self):
+        return self.infer
+
+    def get_output(self):
+        return self.y.astype(numpy.float32)
