@@ -184,8 +184,10 @@ def test_relax_turns_what_it_names_green_and_nothing_else(project):
     compare = ("--benchmark-compare", *LATENCY)  # one replicate: slower, but not confirmed
     result, document = project.gate_json(*compare, "--gate-relax=ungateable,invalid")
     assert (result.ret, document["summary"]["red"], document["summary"]["relaxed"]) == (1, True, ["invalid", "ungateable"])
+    result.assert_outcomes(failed=1)
     project.ini(gate_replicates=1, gate_relax="inconclusive")
     result, document = project.gate_json(*compare)
+    result.assert_outcomes(passed=1)
     assert (result.ret, document["summary"]["red"], document["cases"][0]["verdict"]) == (0, False, "inconclusive")
     jsonschema.validate(document, read_schema())
     assert project.run(*compare, "--gate-relax=invalid").ret == 1

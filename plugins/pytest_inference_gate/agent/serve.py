@@ -121,6 +121,7 @@ class Session:
         from . import batches
 
         runner = self._loaded()
+        self._fresh = False
         start = time.perf_counter()
         count = batches.predict(runner, self._batch, arguments["inputs"], arguments["outputs"])
         return {"count": count, "seconds": time.perf_counter() - start}
