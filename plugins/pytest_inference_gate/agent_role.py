@@ -76,4 +76,6 @@ class AgentRole:
             raise StageFailed(Outcome("unsupported", stage, f"{case.backend} has no precision {case.precision}"))
         source = case.card.checkpoint.format
         if convert and source not in backend.get("source_formats", (source,)):
-            raise StageFailed(Outcome("unsupported", stage, f"{self.target.name} has no converter from {source} to {case.backend}"))
+            raise StageFailed(
+                Outcome("unsupported", stage, f"{self.target.name} has no converter from {source} to {case.backend}")
+            )

@@ -62,7 +62,9 @@ def prepare_inputs(
     return PreparedInputs(directory / "inputs.npy", made["sha256"], len(pictures.images), labels)
 
 
-def _load(store: ArtifactStore, card: ModelCard, source: DataSource, settings: Settings, progress: Callable[[str], None]) -> ImageSet:
+def _load(
+    store: ArtifactStore, card: ModelCard, source: DataSource, settings: Settings, progress: Callable[[str], None]
+) -> ImageSet:
     from .datasets import load_images
     from .zoo import fetch_data
 

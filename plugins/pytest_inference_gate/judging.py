@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
-from .accuracy import compare_predictions, judge_accuracy
+from .accuracy import AccuracyFigures, judge_accuracy
 from .artifacts import StoredArtifact
 from .baselines import BaselineCase
 from .cards import PrecisionTolerance
@@ -14,12 +13,8 @@ from .cases import Case
 from .comparison import Baseline
 from .decision import decide
 from .outcome import OK, Outcome
-from .preparation import PreparedInputs
 from .results import AccuracyResult, ArtifactResult, CaseResult, Replicate, summarize_replicates
 from .verdict import Verdict, of_outcome
-
-if TYPE_CHECKING:
-    import numpy
 
 
 @dataclass
@@ -30,9 +25,7 @@ class CaseRecord:
     outcome: Outcome = OK
     nodeids: list[str] = field(default_factory=list)
     artifact: StoredArtifact | None = None
-    inputs: PreparedInputs | None = None
-    predictions: numpy.ndarray[Any, Any] | None = None  # float32 (N, classes)
-    reference: numpy.ndarray[Any, Any] | None = None  # likewise
+    figures: AccuracyFigures | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     replicates: list[Replicate] = field(default_factory=list)
 
@@ -86,7 +79,9 @@ def judge(
             result.conclude(*_judge_latency(result, record, before, tolerance, broken_before))
         if condition_problems:
             # Compared or not: what was measured on a throttled device must not become a baseline either.
-            result.latency = result.latency.invalidated(f"the device changed while it was measured: {'; '.join(condition_problems)}")
+            result.latency = result.latency.invalidated(
+                f"the device changed while it was measured: {'; '.join(condition_problems)}"
+            )
             result.conclude(Verdict.INVALID, result.latency.reason)
     if broken_before:
         result.conclude(Verdict.FIXED, "was broken in the baseline and works now; record a new baseline")
@@ -104,18 +99,17 @@ def _judge_failure(outcome: Outcome, *, broken_before: bool, ran_before: bool) -
 
 
 def _judge_accuracy(record: CaseRecord) -> AccuracyResult:
-    if record.predictions is None or record.inputs is None:
+    if record.figures is None:
         raise ValueError(f"the case {record.case.id} has no predictions to judge")
-    figures = compare_predictions(record.predictions, record.inputs.labels, record.reference)
     tolerance = tolerance_for(record.case)
     evaluation = record.case.card.evaluation
     decision = judge_accuracy(
-        figures,
+        record.figures,
         top1_drop=record.case.card.tolerance.top1_drop if tolerance.top1_drop is None else tolerance.top1_drop,
         agreement=tolerance.agreement,
         expected_top1=evaluation.top1 if evaluation else None,
     )
-    return AccuracyResult(figures, decision, record.metrics)
+    return AccuracyResult(record.figures, decision, record.metrics)
 
 
 def _judge_latency(

@@ -54,7 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     settings = options.read_settings(config)  # here, so that a bad value is told before anything is collected
     needs_storage = config.getoption("benchmark_compare", None) or config.getoption("benchmark_save", None)
-    root = settings.baselines if benchmark_adapter.storage_is_default(config) else benchmark_adapter.explicit_storage_directory(config)
+    root = (
+        settings.baselines
+        if benchmark_adapter.storage_is_default(config)
+        else benchmark_adapter.explicit_storage_directory(config)
+    )
     if (needs_storage or config.getoption("benchmark_autosave", False)) and root is not None:
         from .devices import local_identity
 
@@ -66,21 +70,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # A test with a `case` of its own, as parameter or as fixture, does not come to ask for this fixture, and is left alone.
     if "gate_case_id" in metafunc.fixturenames:
-        gate_session(metafunc.config).parametrize(metafunc)
+        gate_session(metafunc.config).selection.parametrize(metafunc)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     if _session_key in session.config.stash:
         with _told_by_controller(session.config, items):
-            session.config.stash[_session_key].require_cases()
+            session.config.stash[_session_key].selection.require_cases()
 
 
 @pytest.hookimpl(tryfirst=True)  # before a worker of pytest-xdist says what it has collected
 def pytest_collection_finish(session: pytest.Session) -> None:
     if any("gate_case_id" in getattr(item, "fixturenames", ()) for item in session.items):
         with _told_by_controller(session.config, session.items):
-            gate_session(session.config).collect(session.items)
+            gate_session(session.config).selection.collect(session.items)
 
 
 @contextlib.contextmanager
@@ -115,7 +119,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if _session_key in item.config.stash:
         item.config.stash[_session_key].note_report(item, report)
@@ -158,7 +162,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
-def pytest_benchmark_compare_machine_info(config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]) -> None:
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
     if options.is_configured(config):
         from .comparison import check_compared_document
 

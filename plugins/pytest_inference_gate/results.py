@@ -179,7 +179,7 @@ class RunResult:
     cases: list[CaseResult] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
-    software_changes: list[str] | None = None
+    software_changes: Sequence[str] | None = None
     relaxed: frozenset[str] = frozenset()
     saved: str | None = None
     exit_status: int | None = None

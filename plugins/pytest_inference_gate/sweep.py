@@ -27,12 +27,18 @@ if TYPE_CHECKING:
 class Plan:
     """How a replicate is measured, as the agent's ``measure`` verb takes it.
 
-    Warm-up ends when the medians of two windows in a row agree within ``agreement``, at the latest after ``maximum_seconds``. Fast models get more
-    rounds than ``minimum``, so that the median does not hang on one moment.
+    Warm-up ends when the medians of two windows in a row agree within ``agreement``, at the latest after ``maximum_seconds``. Fast
+    models get more rounds than ``minimum``, so that the median does not hang on one moment.
     """
 
     warm_up: Mapping[str, float] = field(
-        default_factory=lambda: {"minimum_rounds": 10, "minimum_seconds": 0.3, "maximum_seconds": 5.0, "window": 10, "agreement": 0.01}
+        default_factory=lambda: {
+            "minimum_rounds": 10,
+            "minimum_seconds": 0.3,
+            "maximum_seconds": 5.0,
+            "window": 10,
+            "agreement": 0.01,
+        }
     )
     rounds: Mapping[str, float] = field(default_factory=lambda: {"minimum": 50, "minimum_seconds": 0.2, "maximum": 2000})
 
@@ -41,7 +47,9 @@ class Plan:
         """The default plan with what a user asked for instead: exactly so many rounds, at least so many seconds of warm-up."""
         plan = cls()
         return cls(
-            plan.warm_up if warm_up is None else {**plan.warm_up, "minimum_seconds": warm_up, "maximum_seconds": max(5.0, 10 * warm_up)},
+            plan.warm_up
+            if warm_up is None
+            else {**plan.warm_up, "minimum_seconds": warm_up, "maximum_seconds": max(5.0, 10 * warm_up)},
             plan.rounds if rounds is None else {"minimum": rounds, "minimum_seconds": 0.0, "maximum": rounds},
         )
 

@@ -18,7 +18,9 @@ QUICK = ("--gate-rounds=20", "--gate-warm-up=0.005")
 # Sessions inside this process forget the modules that they import, while the package still holds them as attributes: without this, a
 # second session would meet two copies of one class, and an `except` that does not catch.
 for module in pkgutil.walk_packages(pytest_inference_gate.__path__, "pytest_inference_gate."):
-    if not module.name.startswith(("pytest_inference_gate.agent.", "pytest_inference_gate.models", "pytest_inference_gate.suite")):
+    if not module.name.startswith(
+        ("pytest_inference_gate.agent.", "pytest_inference_gate.models", "pytest_inference_gate.suite")
+    ):
         importlib.import_module(module.name)
 
 
@@ -54,7 +56,9 @@ class LinearProject:
         weights = self.weights if weights is None else weights
         (self.path / "models" / f"{name}.json").write_text(json.dumps({"weights": weights.tolist(), **extra}))
 
-    def write_card(self, name="linear", precisions=("fp32",), top1=1.0, extra="", tolerance="latency = 5.0\ntop1_drop = 0.02", more=""):
+    def write_card(
+        self, name="linear", precisions=("fp32",), top1=1.0, extra="", tolerance="latency = 5.0\ntop1_drop = 0.02", more=""
+    ):
         (self.path / "models" / f"{name}.toml").write_text(
             f"""
 name = "{name}"

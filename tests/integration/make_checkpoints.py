@@ -61,8 +61,9 @@ def write_tensorflow_1(pictures):
     with tf.Graph().as_default():
         image = v1.placeholder(tf.float32, (None, *SHAPE), name="image")
         initializer = v1.random_normal_initializer(stddev=0.5, seed=1)
-        kernel = v1.get_variable("kernel", (3, 3, 3, 8), initializer=initializer)
-        dense = v1.get_variable("dense", (8, 5), initializer=initializer)
+        # Variables as TensorFlow 1 had them: a SavedModel with such ones cannot be saved again by TensorFlow 2.
+        kernel = v1.get_variable("kernel", (3, 3, 3, 8), initializer=initializer, use_resource=False)
+        dense = v1.get_variable("dense", (8, 5), initializer=initializer, use_resource=False)
         features = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(image, kernel, 1, "SAME")), (1, 2))
         probabilities = tf.nn.softmax(tf.matmul(features, dense), name="probabilities")
         tf.reduce_sum(v1.placeholder(tf.float32, (None,), name="weights_of_a_loss"), name="loss")

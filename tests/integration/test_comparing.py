@@ -7,7 +7,9 @@ import xml.etree.ElementTree as ElementTree
 def test_measure_prints_a_table_and_says_that_nothing_was_compared(linear_project):
     result = linear_project.run("-m", "cpu")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["*1 case on *", "*linear*linear*fp32*pass*", "*1 case measured, nothing compared: record a baseline*"])
+    result.stdout.fnmatch_lines(
+        ["*1 case on *", "*linear*linear*fp32*pass*", "*1 case measured, nothing compared: record a baseline*"]
+    )
 
 
 def test_a_session_saved_then_compared_is_green(linear_project):
@@ -25,7 +27,14 @@ def test_a_slower_case_fails_its_own_test_with_every_figure(linear_project):
     assert result.ret == 1
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
-        ["*linear-linear-fp32-b1-t1 is slower*", "*before*ms*", "*after*ms*", "*ratio*", "*threshold*", "*1 case: 1 slower: do not ship*"]
+        [
+            "*linear-linear-fp32-b1-t1 is slower*",
+            "*before*ms*",
+            "*after*ms*",
+            "*ratio*",
+            "*threshold*",
+            "*1 case: 1 slower: do not ship*",
+        ]
     )
     suite = ElementTree.parse(linear_project.path / "junit.xml").getroot().find("testsuite")
     assert suite.get("failures") == "1"

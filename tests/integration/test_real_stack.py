@@ -14,7 +14,6 @@ VARIANT = Path(__file__).parent / "make_variant.py"
 TIMEOUT = 600
 
 
-
 class RealProject:
     """The embedded plain CNN as a project of its own, in TensorFlow Lite, fp32 and dynamic; tolerance wide enough for any machine."""
 

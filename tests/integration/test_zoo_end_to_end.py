@@ -57,10 +57,22 @@ def test_a_zoo_card_from_a_mirror_then_offline(tmp_path, mirror, monkeypatch):
     shutil.copy(CARD, models)
     for test in (ROOT / "tests" / "gate").glob("test_*.py"):
         shutil.copy(test, tmp_path)
-    (tmp_path / "pytest.ini").write_text("[pytest]\ngate_models = models\ngate_store = store\ngate_replicates = 1\ngate_select = *-tflite-fp32-*\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\ngate_models = models\ngate_store = store\ngate_replicates = 1\ngate_select = *-tflite-fp32-*\n"
+    )
 
     def run(*arguments):
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--gate-json=result.json", *arguments, "test_accuracy.py", "test_latency.py"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--gate-json=result.json",
+            *arguments,
+            "test_accuracy.py",
+            "test_latency.py",
+        ]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT)
         return done.returncode, done.stdout + done.stderr, json.loads((tmp_path / "result.json").read_text())["cases"]
 

@@ -296,8 +296,8 @@ def _tell_classes_apart(tf, model, pictures):
     # type: (Any, Any, Any) -> None
     """Make the last layer with weights answer as decidedly as that of a trained classifier.
 
-    Its initial weights give a thousand classes the same probability but for a rounding error, and a softmax in 8 bits then answers zero for all
-    of them. Its bias takes away what all pictures have in common, so that they do not all get the same class.
+    Its initial weights give a thousand classes the same probability but for a rounding error, and a softmax in 8 bits then answers zero
+    for all of them. Its bias takes away what all pictures have in common, so that they do not all get the same class.
     """
     import numpy
 
