@@ -2,8 +2,8 @@
 
     python benchmarks/main_job.py
 
-Runs ``pytest -m cpu`` twice with a store of its own, in the environment of the interpreter that runs this script (the extras ``all``), and prints
-both wall times and where they went, as the result files say.
+Runs ``pytest -m cpu`` twice with a store of its own, in the environment of the interpreter that runs this script (with the extras
+``all``), and prints both wall times and where they went, as the result files say.
 """
 
 import json

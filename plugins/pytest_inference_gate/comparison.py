@@ -63,7 +63,7 @@ def load_baseline(config: pytest.Config, directory: Path, device: DeviceIdentity
     return Baseline(directory, tuple(sessions), others)
 
 
-def check_compared_document(config: pytest.Config, machine_info: dict[str, Any], document: dict[str, Any]) -> None:
+def check_compared_document(machine_info: dict[str, Any], document: dict[str, Any]) -> None:
     """Refuse what another device wrote, before pytest-benchmark shows it beside this device's figures.
 
     pytest-benchmark itself warns at every difference of ``machine_info``, such as the processor's clock at that moment. Once the

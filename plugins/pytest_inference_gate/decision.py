@@ -89,7 +89,7 @@ def decide(
     p_value = p_slower if ratio >= 1 else p_faster
     detectable = _minimum_detectable(baseline, baseline_median, candidate, candidate_median, threshold, alpha)
 
-    # The mirror image of slower: by the threshold or more, the baseline was slower than this. A share of time saved could never reach 100 %.
+    # The mirror image of slower: the baseline took so much longer than this. A share of time saved could never reach 100 %.
     faster = 1 / ratio - 1 > threshold
 
     change = _change_in_words(ratio)

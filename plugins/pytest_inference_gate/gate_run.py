@@ -60,9 +60,7 @@ class GateRun:
         self.records = {case_id: CaseRecord(one.case) for case_id, one in wanted.items()}
         self.used: set[str] = set()  # ids of the cases on which something was run
         self.condition_before = self.condition_after = Condition()
-        self.preparation = Preparation(
-            environment.store, environment.converter, self._fetch, self._inputs, progress.step, environment.code
-        )
+        self.preparation = Preparation(environment.store, environment.converter, self._fetch, self._inputs, progress.step)
         self._settings = settings
         self._wanted = wanted
         self._scalings = scalings

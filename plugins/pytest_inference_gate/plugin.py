@@ -168,7 +168,7 @@ def pytest_benchmark_compare_machine_info(
     if options.is_configured(config):
         from .comparison import check_compared_document
 
-        check_compared_document(config, machine_info, compared_benchmark)
+        check_compared_document(machine_info, compared_benchmark)
 
 
 @pytest.hookimpl(optionalhook=True)

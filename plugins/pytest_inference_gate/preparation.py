@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,20 +40,6 @@ def reference_backend(card: ModelCard) -> str | None:
     return {"onnx": "onnxruntime", "tflite": "tflite"}.get(card.checkpoint.format, "tensorflow")
 
 
-def _converting_code() -> list[Path]:
-    """The agent's files whose change may change what a conversion gives."""
-    agent = Path(__file__).parent / "agent"
-    return [*sorted((agent / "backends").glob("*.py")), agent / "quantization.py", agent / "tensorflow_sources.py"]
-
-
-def code_digest(extra: Iterable[Path] = ()) -> str:
-    """The SHA-256 of the code that converts and runs: a new release of the plugin does not use what an older one converted."""
-    digest = hashlib.sha256()
-    for path in (*_converting_code(), *extra):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
 class Preparation:
     """Prepares cases, each step once: within a run by memory, between runs by the store."""
 
@@ -65,10 +50,8 @@ class Preparation:
         fetch: Callable[[ModelCard], FetchedCheckpoint],
         prepare_inputs: Callable[[ModelCard, str], PreparedInputs],
         progress: Callable[[str], None],
-        code: str,
     ) -> None:
         self.store = store
-        self.code = code
         self.converter = converter
         self._fetch = fetch
         self._prepare_inputs = prepare_inputs
@@ -133,7 +116,8 @@ class Preparation:
             "batch": case.batch,
             "calibration": calibration.digest if calibration else None,
             "converter": backend.get("converter"),
-            "code": self.code,
+            # Of the agent: what an older release of the plugin converted or predicted is not used.
+            "code": backend.get("code"),
             "machine": self.converter.probe.get("machine"),
         }
 
@@ -190,7 +174,8 @@ class Preparation:
             "artifact": artifact.digest,
             "inputs": inputs.digest,
             "runtime": backend.get("runtime"),
-            "code": self.code,
+            # Of the agent: what an older release of the plugin converted or predicted is not used.
+            "code": backend.get("code"),
             "machine": self.converter.probe.get("machine"),
         }
 

@@ -18,7 +18,6 @@ from .devices import DeviceIdentity, SoftwareUnderTest
 from .errors import GateError
 from .hookspecs import BackendExtension
 from .options import Settings
-from .preparation import code_digest
 from .targets.interpreter import InterpreterTarget
 
 _KEPT_LOGS = 20  # runs
@@ -26,12 +25,10 @@ _KEPT_LOGS = 20  # runs
 
 @dataclass(frozen=True)
 class RunEnvironment:
-    """``logs`` is this run's own folder; ``converter`` and ``runtime`` are one object where one interpreter has both roles; ``code`` is the
-    digest of the code that converts and runs."""
+    """``logs`` is this run's own folder; ``converter`` and ``runtime`` are one object where one interpreter has both roles."""
 
     store: ArtifactStore
     logs: Path
-    code: str
     converter: AgentRole
     runtime: AgentRole
     device: DeviceIdentity
@@ -58,7 +55,7 @@ def open_environment(
     if converter is not runtime:
         software = software.with_converter(SoftwareUnderTest.from_probe(converter.probe))
     device = DeviceIdentity.from_facts(runtime.probe["device"])
-    return RunEnvironment(store, logs, code_digest(files.values()), converter, runtime, device, software)
+    return RunEnvironment(store, logs, converter, runtime, device, software)
 
 
 def _make_log_folder(root: Path) -> Path:

@@ -1,8 +1,8 @@
 """Make a variant of a Keras classifier for the tests that run real frameworks.
 
-Run in a process of its own: ``python make_variant.py dense|slower|damaged SOURCE.keras DESTINATION.keras``. ``dense`` gives the same outputs,
-but has a dense layer that is large enough to be quantized, whose operation older runtimes do not know; ``slower`` does much more work
-besides; ``damaged`` has its classes turned around.
+Run in a process of its own: ``python make_variant.py dense|slower|damaged SOURCE.keras DESTINATION.keras``. ``dense`` gives the
+same outputs, but has a dense layer that is large enough to be quantized, whose operation older runtimes do not know; ``slower``
+does much more work besides; ``damaged`` has its classes turned around.
 """
 
 import sys
