@@ -57,8 +57,8 @@ def load_baseline(config: pytest.Config, directory: Path, device: DeviceIdentity
     """
     sessions = read_sessions(directory, benchmark_adapter.compare_selection(config))
     for session in sessions:
-        if session.device_id is not None and session.device_id != device.id:
-            raise BaselineError(_foreign(str(session.path), session.device_id, device.id))
+        if session.device_id != device.id and (session.cases or session.device_id is not None):
+            raise BaselineError(_foreign(str(session.path), session.device_id or "(none is named)", device.id))
     others = tuple(name for name in devices_with_baselines(directory.parent) if name != device.id)
     return Baseline(directory, tuple(sessions), others)
 

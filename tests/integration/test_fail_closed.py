@@ -240,6 +240,7 @@ def test_a_baseline_that_cannot_be_trusted_is_a_usage_error_that_says_what_to_do
     for change, message in (
         (newer_session, "ERROR: The baseline *0001_before.json was written by a newer version*"),
         (newer_case, "ERROR: The baseline *0001_before.json was written by a newer version*"),
+        (lambda document: document.pop("inference_gate"), "ERROR: *(none is named)*timings of different devices are not compared*"),
         (move_to(ELSEWHERE), f"ERROR: *{ELSEWHERE}*timings of different devices are not compared*"),
     ):
         path.write_text(good)
