@@ -119,10 +119,14 @@ def test_replicates_rounds_and_warm_up(project):
     assert case["latency"]["rounds"] == 21
     project.pytester.makepyfile(
         test_plan="""
+        from pytest_inference_gate.sweep import Plan
+
+
         def test_plan(gate):
-            assert gate.plan.warm_up["minimum_seconds"] == 7.5
-            assert gate.plan.warm_up["maximum_seconds"] == 75
-            assert gate.plan.rounds == {"minimum": 9, "minimum_seconds": 0.0, "maximum": 9}
+            plan = Plan.of(gate.settings.rounds, gate.settings.warm_up)
+            assert plan.warm_up["minimum_seconds"] == 7.5
+            assert plan.warm_up["maximum_seconds"] == 75
+            assert plan.rounds == {"minimum": 9, "minimum_seconds": 0.0, "maximum": 9}
         """
     )
     assert project.run("test_plan.py", "--gate-warm-up=7.5", "--gate-rounds=9").ret == 0
