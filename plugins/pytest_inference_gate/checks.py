@@ -126,7 +126,7 @@ class LatencyCheck(_Check):
         if self._clock is None:
             raise ValueError("replay_into needs a test that asks for the fixtures latency and benchmark by name")
         benchmark.extra_info[benchmark_adapter.CASE_KEY] = case_block(self._record, self.result)
-        rounds = [duration for replicate in self._record.replicates for duration in replicate.rounds]
+        rounds = [duration for replicate in self._record.all_replicates for duration in replicate.rounds]
         benchmark_adapter.replay(benchmark, self._clock, rounds)
 
     def check(self) -> None:

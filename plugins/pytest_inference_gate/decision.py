@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import comb, inf, isfinite
 from statistics import median
@@ -127,6 +127,45 @@ def decide(
         if detectable is None:
             reason += f"; {_thin(len(baseline), len(candidate), alpha)}"
     return LatencyDecision(verdict, ratio, threshold, p_value, baseline_median, candidate_median, reason, detectable)
+
+
+def confirm(
+    baseline_sessions: Sequence[Sequence[float]],
+    first: Sequence[float],
+    fresh: Sequence[float],
+    *,
+    tolerance: float,
+    alpha: float = 0.01,
+    ungateable_above: float = 0.10,
+) -> LatencyDecision:
+    """Decide again on a case that :func:`decide` did not pass, with ``fresh`` replicates that were taken because of that.
+
+    A change counts only if it shows in the first replicates, in the fresh ones by themselves, and in the rank test over all of
+    them. What the fresh ones do not show was a moment's disturbance: ``pass``. What they show without significance stays
+    ``inconclusive``.
+
+    Raises ValueError as :func:`decide` does.
+    """
+    rule = {"tolerance": tolerance, "alpha": alpha, "ungateable_above": ungateable_above}
+    suspicion = decide(baseline_sessions, first, **rule)
+    alone = decide(baseline_sessions, fresh, **rule)
+    together = decide(baseline_sessions, [*first, *fresh], **rule)
+    if suspicion.verdict in (Verdict.PASS, Verdict.UNGATEABLE):
+        raise ValueError(f"there is nothing to confirm about a case that is {suspicion.verdict}")
+    slower = suspicion.ratio > 1
+    shown = alone.ratio - 1 > alone.threshold if slower else 1 / alone.ratio - 1 > alone.threshold
+    if not shown:
+        reason = (
+            f"{_change_in_words(suspicion.ratio)} in the first {len(first)} replicates, which {len(fresh)} fresh ones did not confirm "
+            f"({_change_in_words(alone.ratio)}, within the threshold of {alone.threshold:.1%})"
+        )
+        return replace(together, verdict=Verdict.PASS, reason=reason)
+    still = together.ratio > 1 if slower else together.ratio < 1
+    if together.verdict in (Verdict.SLOWER, Verdict.FASTER) and still:
+        return replace(together, reason=f"{together.reason}; confirmed by {len(fresh)} fresh replicates")
+    if not slower:
+        return replace(together, verdict=Verdict.PASS)
+    return replace(together, verdict=Verdict.INCONCLUSIVE) if together.verdict is Verdict.PASS else together
 
 
 def session_spread(session_medians: Sequence[float]) -> float:

@@ -204,21 +204,36 @@ class GateRun:
         self.condition_before = Condition.now()
         if cases:
             self._progress.step(f"measuring in the order of --gate-seed={self._seed}")
-            with self._phase("measure"):
-                measured, failed = sweep(
-                    cases, self._settings.replicates, self._replicate, seed=self._seed, progress=self._progress.measuring
-                )
+            measured = self._sweep("measure", cases, self._settings.replicates, self._seed)
             for case_id, replicates in measured.items():
                 self.records[case_id].replicates = replicates
                 if replicates:
                     self.used.add(case_id)
-            for case_id, failure in failed.items():
-                self._fail(case_id, failure.outcome)
         self.condition_after = Condition.now()
 
-    def _replicate(self, case: Case, number: int) -> Replicate:
+    def confirm(self, cases: Sequence[Case]) -> None:
+        """Take fresh replicates of cases that look different from their baseline, twice as many as before."""
+        if not cases:
+            return
+        count = 2 * self._settings.replicates
+        names = f"{len(cases)} case{'s look' if len(cases) > 1 else ' looks'}"
+        self._progress.step(f"{names} different from the baseline: taking {count} fresh replicates of each to confirm it")
+        for case_id, replicates in self._sweep("confirm", cases, count, self._seed + 1).items():
+            self.records[case_id].fresh_replicates = replicates
+        self.condition_after = Condition.now()
+
+    def _sweep(self, phase: str, cases: Sequence[Case], count: int, seed: int) -> dict[str, list[Replicate]]:
+        self._progress.begin_measuring()
+        with self._phase(phase):
+            measure = partial(self._replicate, phase)
+            measured, failed = sweep(cases, count, measure, seed=seed, progress=self._progress.measuring)
+        for case_id, failure in failed.items():
+            self._fail(case_id, failure.outcome)
+        return measured
+
+    def _replicate(self, phase: str, case: Case, number: int) -> Replicate:
         artifact = self.records[case.id].artifact
         assert artifact is not None
         inputs = self.preparation.evaluation_inputs(case.card)
-        log_name = f"{case.id}.measure-{number + 1}"
+        log_name = f"{case.id}.{phase}-{number + 1}"
         return measure_replicate(self.environment.runtime, case, artifact, inputs, self.plan, log_name)

@@ -21,7 +21,7 @@ from .comparison import Baseline, load_baseline
 from .devices import SoftwareUnderTest
 from .errors import GateError
 from .gate_run import GateRun
-from .judging import CaseRecord, judge
+from .judging import CaseRecord, is_suspicious, judge
 from .options import Settings
 from .outcome import Outcome, StageFailed
 from .progress import Progress
@@ -94,6 +94,7 @@ class GateSession:
                 self.phases,
             )
             self.run.execute(self._running)
+            self.run.confirm(self._suspicious_cases())
             self._judge()
         except GateError as error:
             raise pytest.UsageError(str(error)) from None
@@ -114,6 +115,13 @@ class GateSession:
             root = benchmark_adapter.explicit_storage_directory(self.config) or root
         # A storage that the plugin redirected is the device's folder already.
         return root if root.name == device else root / device
+
+    def _suspicious_cases(self) -> list[Case]:
+        if self._baseline is None:
+            return []
+        wanted = [one for one in self.selection.wanted.values() if one.latency]
+        baseline, records, tolerance = self._baseline, self.run.records, self.selection.tolerance
+        return [one.case for one in wanted if is_suspicious(records[one.case.id], baseline, tolerance(one))]
 
     def _judge(self) -> None:
         problems = self.run.condition_before.problems(self.run.condition_after)

@@ -11,7 +11,7 @@ from .baselines import BaselineCase
 from .cards import PrecisionTolerance
 from .cases import Case
 from .comparison import Baseline
-from .decision import decide
+from .decision import confirm, decide
 from .outcome import OK, Outcome
 from .results import AccuracyResult, ArtifactResult, CaseResult, Replicate, summarize_replicates
 from .verdict import Verdict, of_outcome
@@ -28,6 +28,11 @@ class CaseRecord:
     figures: AccuracyFigures | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     replicates: list[Replicate] = field(default_factory=list)
+    fresh_replicates: list[Replicate] = field(default_factory=list)  # taken to confirm a suspicion
+
+    @property
+    def all_replicates(self) -> list[Replicate]:
+        return [*self.replicates, *self.fresh_replicates]
 
 
 def tolerance_for(case: Case) -> PrecisionTolerance:
@@ -39,6 +44,15 @@ def tolerance_for(case: Case) -> PrecisionTolerance:
         top1_drop=special.top1_drop if special.top1_drop is not None else tolerance.top1_drop,
         agreement=special.agreement if special.agreement is not None else tolerance.agreement,
     )
+
+
+def is_suspicious(record: CaseRecord, baseline: Baseline, tolerance: float) -> bool:
+    """Whether the case's latency looks different from the baseline's, so that fresh replicates should confirm it."""
+    before = [case.replicates for case in baseline.cases(record.case.id)]
+    if not record.outcome.ok or not record.replicates or not before:
+        return False
+    decision = decide(before, [replicate.median for replicate in record.replicates], tolerance=tolerance)
+    return decision.verdict in (Verdict.SLOWER, Verdict.FASTER, Verdict.INCONCLUSIVE)
 
 
 def judge(
@@ -72,8 +86,8 @@ def judge(
         result.accuracy = _judge_accuracy(record)
         result.conclude(result.accuracy.verdict, result.accuracy.decision.reason)
     if wants_latency:
-        result.latency = summarize_replicates(record.replicates, batch=record.case.batch)
-        peaks = [replicate.peak_rss_bytes for replicate in record.replicates if replicate.peak_rss_bytes is not None]
+        result.latency = summarize_replicates(record.all_replicates, batch=record.case.batch)
+        peaks = [replicate.peak_rss_bytes for replicate in record.all_replicates if replicate.peak_rss_bytes is not None]
         result.peak_rss_bytes = max(peaks, default=None)
         if baseline is not None:
             result.conclude(*_judge_latency(result, record, before, tolerance, broken_before))
@@ -125,7 +139,9 @@ def _judge_latency(
             return Verdict.FIXED, "was broken in the baseline and works now, so there is no latency to compare with yet"
         return Verdict.NO_BASELINE, "the baseline does not have this case"
     sessions = [case.replicates for case in before]
-    candidate = [replicate.median for replicate in record.replicates]
-    result.latency = result.latency.decided(decide(sessions, candidate, tolerance=tolerance), sessions)
+    first = [replicate.median for replicate in record.replicates]
+    fresh = [replicate.median for replicate in record.fresh_replicates]
+    decision = confirm(sessions, first, fresh, tolerance=tolerance) if fresh else decide(sessions, first, tolerance=tolerance)
+    result.latency = result.latency.decided(decision, sessions)
     assert result.latency.verdict is not None
     return result.latency.verdict, result.latency.reason

@@ -31,6 +31,12 @@ class Progress:
             self._end_line()
             self._reporter.write_line(f"inference-gate: {text}")
 
+    def begin_measuring(self) -> None:
+        """A new count of replicates begins."""
+        with self._lock:
+            self._measuring_since = None
+            self._last_share = 0.0
+
     def measuring(self, done: int, total: int, case: Case) -> None:
         """Replicate ``done`` of ``total`` begins, of ``case``."""
         if self._reporter is None or self._quiet:

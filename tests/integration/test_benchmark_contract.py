@@ -37,7 +37,11 @@ def test_the_session_is_there_before_tests_are_collected_and_has_every_attribute
 def test_options_that_keep_anything_from_being_recorded_are_seen(pytester, arguments, expected):
     pytester.makepyfile(PEDANTIC)
     seen = []
-    run(pytester, *arguments, pytest_collection=lambda session: seen.append(benchmark_adapter.why_nothing_is_recorded(session.config)))
+    run(
+        pytester,
+        *arguments,
+        pytest_collection=lambda session: seen.append(benchmark_adapter.why_nothing_is_recorded(session.config)),
+    )
     assert seen == [expected]
 
 

@@ -41,6 +41,21 @@ def test_a_slower_case_fails_its_own_test_with_every_figure(linear_project):
     assert "threshold" in suite.find("testcase[@name='test_latency[linear-linear-fp32-b1-t1]']/failure").get("message")
 
 
+def test_a_slow_moment_is_not_confirmed_by_fresh_replicates(linear_project):
+    left = linear_project.path / "left"
+    left.write_text("0")
+    linear_project.write_model(slow_until=str(left))
+    linear_project.save("before", "-k", "latency")
+    left.write_text("5")
+    result, document = linear_project.gate_json("--benchmark-compare", "-k", "latency")
+    assert result.ret == 0
+    (case,) = document["cases"]
+    assert case["verdict"] == "pass"
+    assert "10 fresh ones did not confirm" in case["reason"]
+    assert len(case["latency"]["replicates"]) == 15
+    result.stdout.fnmatch_lines(["*1 case looks different from the baseline: taking 10 fresh replicates of each to confirm it"])
+
+
 def test_a_faster_case_passes_and_says_that_the_baseline_is_stale(linear_project):
     linear_project.save()
     linear_project.scale_baseline(1000)

@@ -154,7 +154,9 @@ def test_benchmark_only_measures_the_case_and_keeps_the_gate_closed_for_an_inacc
 
 def test_a_test_that_never_checks_does_not_open_the_gate(linear_project):
     linear_project.write_model(load="fail")
-    (linear_project.path / "test_own.py").write_text("def test_own(case, latency, benchmark):\n    assert latency.figures is None\n")
+    (linear_project.path / "test_own.py").write_text(
+        "def test_own(case, latency, benchmark):\n    assert latency.figures is None\n"
+    )
     result = linear_project.run("test_own.py")
     result.assert_outcomes(passed=1)
     assert result.ret == 1
@@ -233,14 +235,19 @@ def test_a_baseline_that_cannot_be_trusted_is_a_usage_error_that_says_what_to_do
         assert "Traceback" not in result.stdout.str() + result.stderr.str()
         return result.stderr
 
-    refused(f"--benchmark-compare={foreign}").fnmatch_lines([f"ERROR: *{ELSEWHERE}*timings of different devices are not compared*"])
+    refused(f"--benchmark-compare={foreign}").fnmatch_lines(
+        [f"ERROR: *{ELSEWHERE}*timings of different devices are not compared*"]
+    )
     refused("--benchmark-compare=jp7").fnmatch_lines(["ERROR: No baseline is named 'jp7' in *holds 0001_before*"])
     path.write_text(good[: len(good) // 2])
     refused("--benchmark-compare").fnmatch_lines(["ERROR: The baseline *0001_before.json ends in the middle (it was cut)*"])
     for change, message in (
         (newer_session, "ERROR: The baseline *0001_before.json was written by a newer version*"),
         (newer_case, "ERROR: The baseline *0001_before.json was written by a newer version*"),
-        (lambda document: document.pop("inference_gate"), "ERROR: *(none is named)*timings of different devices are not compared*"),
+        (
+            lambda document: document.pop("inference_gate"),
+            "ERROR: *(none is named)*timings of different devices are not compared*",
+        ),
         (move_to(ELSEWHERE), f"ERROR: *{ELSEWHERE}*timings of different devices are not compared*"),
     ):
         path.write_text(good)
@@ -326,7 +333,9 @@ def run_and_interrupt(project, ready, *arguments):
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
-    left = [found.pid for found in psutil.process_iter(["environ"]) if (found.info["environ"] or {}).get("GATE_TEST_RUN") == token]
+    left = [
+        found.pid for found in psutil.process_iter(["environ"]) if (found.info["environ"] or {}).get("GATE_TEST_RUN") == token
+    ]
     assert left == [], output
     return process.returncode, output
 
@@ -375,7 +384,16 @@ def test_plain_benchmarks_are_compared_and_saved_as_without_the_plugin(linear_pr
     linear_project.save("before", *QUICK, "test_plain.py")
     (path,) = linear_project.sessions()
 
-    plain = ("-p", "no:inference_gate", "-c", os.devnull, "--rootdir=.", "--noconftest", "--benchmark-json=plain.json", "test_plain.py")
+    plain = (
+        "-p",
+        "no:inference_gate",
+        "-c",
+        os.devnull,
+        "--rootdir=.",
+        "--noconftest",
+        "--benchmark-json=plain.json",
+        "test_plain.py",
+    )
     assert linear_project.run(*plain, subprocess=True).ret == 0
     document = json.loads((linear_project.path / "plain.json").read_text())
     benchmark = next(one for one in json.loads(path.read_text())["benchmarks"] if one["name"] == "test_plain")

@@ -6,7 +6,18 @@ import uuid
 
 import psutil
 
-FRAMEWORKS = ("tensorflow", "torch", "onnxruntime", "tflite_runtime", "ai_edge_litert", "onnx", "scipy", "sklearn", "tensorrt", "pycuda")
+FRAMEWORKS = (
+    "tensorflow",
+    "torch",
+    "onnxruntime",
+    "tflite_runtime",
+    "ai_edge_litert",
+    "onnx",
+    "scipy",
+    "sklearn",
+    "tensorrt",
+    "pycuda",
+)
 MOST_MEMORY = 150  # MB
 
 LOOK = """
@@ -39,7 +50,9 @@ def test_a_run_imports_no_framework_stays_small_and_leaves_no_process_behind(lin
     assert result.ret == 0
     assert [name for name in FRAMEWORKS if name in modules] == []
     assert peak < MOST_MEMORY
-    left = [found.pid for found in psutil.process_iter(["environ"]) if (found.info["environ"] or {}).get("GATE_TEST_RUN") == token]
+    left = [
+        found.pid for found in psutil.process_iter(["environ"]) if (found.info["environ"] or {}).get("GATE_TEST_RUN") == token
+    ]
     assert [pid for pid in left if pid != os.getpid()] == []
 
 

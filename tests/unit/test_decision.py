@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_inference_gate.decision import decide, rank_sum_p_value, session_spread, smallest_p_value
+from pytest_inference_gate.decision import confirm, decide, rank_sum_p_value, session_spread, smallest_p_value
 from pytest_inference_gate.verdict import Verdict
 
 durations = st.floats(1e-6, 1e3, allow_nan=False)
@@ -257,3 +257,67 @@ class TestDecideProperties:
         assert session_spread(medians) >= 0
         assert session_spread(scaled(medians, 2.0**exponent)) == pytest.approx(session_spread(medians))
         assert session_spread(medians[:1]) == 0
+
+
+class TestConfirm:
+    """A suspicion is confirmed by fresh replicates, or it was a moment's disturbance."""
+
+    def test_a_slow_down_that_shows_again_is_slower(self) -> None:
+        decision = confirm(QUIET, scaled(STEADY, 1.2), scaled(STEADY + STEADY, 1.18), tolerance=0.05)
+        assert decision.verdict is Verdict.SLOWER
+        assert "confirmed by 10 fresh replicates" in decision.reason
+        assert decision.p_value == pytest.approx(
+            stats.mannwhitneyu(
+                scaled(STEADY, 1.2) + scaled(STEADY + STEADY, 1.18), QUIET[0] + QUIET[1], alternative="greater", method="exact"
+            ).pvalue,
+            rel=1e-6,
+        )
+
+    def test_a_slow_moment_passes_and_says_so(self) -> None:
+        decision = confirm(QUIET, scaled(STEADY, 1.4), STEADY + STEADY, tolerance=0.05)
+        assert decision.verdict is Verdict.PASS
+        assert "10 fresh ones did not confirm" in decision.reason
+
+    def test_a_speed_up_that_shows_again_is_faster_and_one_that_does_not_passes(self) -> None:
+        assert confirm(QUIET, scaled(STEADY, 0.8), scaled(STEADY, 0.8), tolerance=0.05).verdict is Verdict.FASTER
+        assert confirm(QUIET, scaled(STEADY, 0.8), STEADY, tolerance=0.05).verdict is Verdict.PASS
+
+    def test_too_few_replicates_stay_inconclusive(self) -> None:
+        assert confirm([[1.0, 1.0, 1.0]], [2.0], [2.0, 2.0], tolerance=0.05).verdict is Verdict.INCONCLUSIVE
+
+    def test_what_passed_needs_no_confirming(self) -> None:
+        with pytest.raises(ValueError, match="nothing to confirm"):
+            confirm(QUIET, STEADY, STEADY, tolerance=0.05)
+
+    @given(sessions, replicates, replicates, st.floats(0.01, 0.5))
+    def test_slower_means_beyond_the_threshold_both_times(
+        self, baseline: list[list[float]], first: list[float], fresh: list[float], tolerance: float
+    ) -> None:
+        suspicion = decide(baseline, first, tolerance=tolerance)
+        if suspicion.verdict in (Verdict.PASS, Verdict.UNGATEABLE):
+            return
+        decision = confirm(baseline, first, fresh, tolerance=tolerance)
+        alone = decide(baseline, fresh, tolerance=tolerance)
+        if decision.verdict is Verdict.SLOWER:
+            assert suspicion.ratio - 1 > suspicion.threshold
+            assert alone.ratio - 1 > alone.threshold
+            assert decision.p_value < 0.01
+        if decision.verdict is Verdict.FASTER:
+            assert suspicion.verdict is Verdict.FASTER
+            assert 1 / alone.ratio - 1 > alone.threshold
+
+    @given(sessions, replicates, replicates, st.sampled_from([2.0, 0.5, 1024.0]))
+    def test_scale_and_order_do_not_matter(
+        self, baseline: list[list[float]], first: list[float], fresh: list[float], factor: float
+    ) -> None:
+        if decide(baseline, first, tolerance=0.05).verdict in (Verdict.PASS, Verdict.UNGATEABLE):
+            return
+        decision = confirm(baseline, first, fresh, tolerance=0.05)
+        other = confirm(
+            [scaled(session, factor) for session in baseline],
+            scaled(first[::-1], factor),
+            scaled(fresh[::-1], factor),
+            tolerance=0.05,
+        )
+        assert (other.verdict, other.p_value) == (decision.verdict, decision.p_value)
+        assert other.ratio == pytest.approx(decision.ratio)

@@ -2,7 +2,7 @@
 
 Its artifact is a small JSON file, which tests can change in order to make a model slower, damaged or unloadable: ``work`` repeats
 the product, so that an inference takes that many times as long. ``log`` names a file that gets a line for each conversion, and
-``wait_for`` one for which the conversion waits.
+``wait_for`` one for which the conversion waits. ``slow_until`` names a file with the number of processes that shall be slow yet.
 """
 
 import json
@@ -85,8 +85,20 @@ class Runner:
         if precision == "int8":
             self.weights = numpy.round(self.weights * 127 / numpy.abs(self.weights).max()) * numpy.abs(self.weights).max() / 127
         self.work = int(source.get("work", 1))
-        self.inputs = [{"name": "x", "shape": [batch] + list(input["shape"]), "dtype": "float32", "scale": None, "zero_point": None}]
-        self.outputs = [{"name": "y", "shape": [batch, self.weights.shape[1]], "dtype": "float32", "scale": None, "zero_point": None}]
+        if "slow_until" in source:
+            # As if a neighbour were busy for a while: the next so many processes that load the model are slow.
+            with open(source["slow_until"], "r+") as stream:
+                left = int(stream.read())
+                stream.seek(0)
+                stream.truncate()
+                stream.write(str(left - 1))
+            self.work = 1000 if left > 0 else 1
+        self.inputs = [
+            {"name": "x", "shape": [batch] + list(input["shape"]), "dtype": "float32", "scale": None, "zero_point": None}
+        ]
+        self.outputs = [
+            {"name": "y", "shape": [batch, self.weights.shape[1]], "dtype": "float32", "scale": None, "zero_point": None}
+        ]
 
     def set_inputs(self, array):
         self.x = array.reshape(len(array), -1)
