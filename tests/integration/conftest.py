@@ -22,6 +22,9 @@ for module in pkgutil.walk_packages(pytest_inference_gate.__path__, "pytest_infe
         ("pytest_inference_gate.agent.", "pytest_inference_gate.models", "pytest_inference_gate.suite")
     ):
         importlib.import_module(module.name)
+# The same goes for what the plugin imports where it is needed: a second `http.cookiejar` is not the one that requests knows.
+for name in ("http.cookiejar", "PIL.Image", "pooch", "psutil", "requests", "tabulate"):
+    importlib.import_module(name)
 
 
 class LinearProject:
