@@ -101,7 +101,7 @@ class TestWidth:
         cases = [measured("mobilenet_v2_100_224"), measured("resnet50", "full_int8", factor=1.083)]
         wide, narrow = (table_lines(run_of(*cases), width=width) for width in (120, 80))
         assert "not shown" not in wide[0]
-        assert "not shown in 80 columns: agreement, baseline" in " ".join(narrow[:2])
+        assert "not shown in 80 columns: agreement, p90" in " ".join(narrow[:2])
         assert row_of(narrow, "resnet50").endswith("slower")
         assert "+8.3" in row_of(narrow, "resnet50")
 

@@ -147,15 +147,15 @@ def _columns(cases: Sequence[CaseResult]) -> list[_Column]:
         _Column("variant", "variant", lambda case: case.variant or _NOTHING, number=False, identity=True),
     ]
     figures = [
-        _Column("size", "size", _size, spare=5),
+        _Column("size", "size", _size, spare=4),
         _Column("top-1", "top-1\n%", _top1, spare=6),
         _Column("drop", "drop\npoints", _drop, legend="drop: top-1 lost against the float model, in percentage points"),
         _Column("agreement", "agree\n%", _agreement, spare=1, legend="agree: samples with the float model's class"),
-        _Column("first inference", "first\nms", _first, spare=4, legend="first: first inference after loading"),
+        _Column("first inference", "first\nms", _first, spare=3, legend="first: first inference after loading"),
         _Column("median", "median\nms", _median),
-        _Column("p90", "p90\nms", _p90, spare=3, legend="p90: nine inferences of ten took less"),
+        _Column("p90", "p90\nms", _p90, spare=2, legend="p90: nine inferences of ten took less"),
         _Column("throughput", "samples\n/s", _throughput, spare=0),
-        _Column("baseline", "baseline\nms", _baseline, spare=2, legend="baseline: the median before"),
+        _Column("baseline", "baseline\nms", _baseline, spare=5, legend="baseline: the median before"),
         _Column("change", "change\n%", _change),
     ]
     if all(case.batch == 1 for case in cases):
