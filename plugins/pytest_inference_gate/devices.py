@@ -161,11 +161,14 @@ class SoftwareUnderTest:
     def changes(before: Mapping[str, str] | SoftwareUnderTest, after: Mapping[str, str] | SoftwareUnderTest) -> list[str]:
         """What changed, by name, such as ``"ai-edge-litert 2.1.0 -> 2.3.0"``; ``none`` stands for not there or not known."""
         old, new = (side.versions if isinstance(side, SoftwareUnderTest) else side for side in (before, after))
-        return [
-            f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
-            for name in sorted({*old, *new})
-            if old.get(name) != new.get(name)
-        ]
+        names = sorted({*old, *new})
+        versions = ((name, _version_of(old, name), _version_of(new, name)) for name in names)
+        return [f"{name} {was or 'none'} -> {now or 'none'}" for name, was, now in versions if was != now]
+
+
+def _version_of(versions: Mapping[str, str], name: str) -> str | None:
+    """Where an environment converts by itself, what it converts with stands under the plain names."""
+    return versions.get(name, versions.get(name.removeprefix("converter:")))
 
 
 @dataclass(frozen=True)

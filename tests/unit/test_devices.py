@@ -297,3 +297,15 @@ def test_the_condition_of_this_machine_has_no_problem_with_itself() -> None:
 def test_devices_does_not_import_the_agent_before_it_is_asked() -> None:
     source = Path(__file__).parents[2] / "plugins" / "pytest_inference_gate" / "devices.py"
     assert not re.search(r"^(from|import) .*agent", source.read_text(), re.MULTILINE)
+
+
+def test_a_converter_of_its_own_is_a_change_only_where_its_versions_are_others() -> None:
+    alone = SoftwareUnderTest({"tensorflow": "2.21.0", "ai-edge-litert": "2.3.0"})
+    apart = SoftwareUnderTest({"tflite-runtime": "2.14.0"}).with_converter(alone)
+    assert SoftwareUnderTest.changes(alone, apart) == [
+        "ai-edge-litert 2.3.0 -> none",
+        "tensorflow 2.21.0 -> none",
+        "tflite-runtime none -> 2.14.0",
+    ]
+    newer = SoftwareUnderTest({"tflite-runtime": "2.14.0"}).with_converter(SoftwareUnderTest({"tensorflow": "2.22.0"}))
+    assert "converter:tensorflow 2.21.0 -> 2.22.0" in SoftwareUnderTest.changes(alone, newer)
