@@ -94,6 +94,13 @@ def explicit_storage_directory(config: pytest.Config) -> Path | None:
     return Path(storage.removeprefix("file://")) if storage.startswith("file://") else None
 
 
+def device_directory(config: pytest.Config, baselines: Path, device_id: str) -> Path:
+    """Where a device's sessions lie: in ``baselines``, or in the folder that ``--benchmark-storage`` names instead."""
+    root = baselines if storage_is_default(config) else explicit_storage_directory(config) or baselines
+    # A storage that was redirected, or that the user named to the end, is the device's folder already.
+    return root if root.name == device_id else root / device_id
+
+
 def comparing(config: pytest.Config) -> bool:
     return bool(config.getoption("benchmark_compare", None))
 
@@ -140,11 +147,6 @@ def route_saving(config: pytest.Config, save: Callable[[Mapping[str, Any], str],
     """From now on, what pytest-benchmark would save goes to ``save(document, name)`` instead."""
     session = _session(config)
     session.storage = _RoutedStorage(session.storage, save)
-
-
-def log(config: pytest.Config, message: str) -> None:
-    """Say something where pytest-benchmark says where it saved."""
-    _session(config).logger.info(message)
 
 
 def case_block(benchmark: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -109,12 +109,7 @@ class GateSession:
 
     @property
     def _baseline_directory(self) -> Path:
-        device = self.environment.device.id
-        root = self.settings.baselines
-        if not benchmark_adapter.storage_is_default(self.config):
-            root = benchmark_adapter.explicit_storage_directory(self.config) or root
-        # A storage that the plugin redirected is the device's folder already.
-        return root if root.name == device else root / device
+        return benchmark_adapter.device_directory(self.config, self.settings.baselines, self.environment.device.id)
 
     def _suspicious_cases(self) -> list[Case]:
         if self._baseline is None:

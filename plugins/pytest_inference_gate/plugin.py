@@ -53,18 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not options.is_configured(config) or not config.pluginmanager.hasplugin("benchmark"):
         return
     settings = options.read_settings(config)  # here, so that a bad value is told before anything is collected
-    needs_storage = config.getoption("benchmark_compare", None) or config.getoption("benchmark_save", None)
-    root = (
-        settings.baselines
-        if benchmark_adapter.storage_is_default(config)
-        else benchmark_adapter.explicit_storage_directory(config)
-    )
-    if (needs_storage or config.getoption("benchmark_autosave", False)) and root is not None:
+    uses_storage = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "save", "autosave"))
+    if uses_storage and benchmark_adapter.explicit_storage_directory(config) is not None:
         from .devices import local_identity
 
-        device = local_identity().id
-        # Given explicitly or not, a storage has a folder for each device; it may have been named already.
-        benchmark_adapter.redirect_storage(config, root if root.name == device else root / device)
+        directory = benchmark_adapter.device_directory(config, settings.baselines, local_identity().id)
+        benchmark_adapter.redirect_storage(config, directory)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
