@@ -18,9 +18,6 @@ from .zoo import FetchedCheckpoint
 if TYPE_CHECKING:
     import numpy
 
-SEEDED_PICTURES = 64  # for cards without an evaluation set: enough for an agreement to within a few points
-SEEDED_EVALUATION_SEED = 1
-
 
 @dataclass(frozen=True)
 class PreparedInputs:

@@ -12,7 +12,7 @@ from .accuracy import AccuracyDecision, AccuracyFigures
 from .cases import Case
 from .decision import LatencyDecision
 from .outcome import OK, Outcome
-from .verdict import Verdict, gate_is_red, run_is_red, worst
+from .verdict import Verdict, run_is_red, worst
 
 Mode = Literal["measure", "compare", "against"]
 
@@ -193,10 +193,6 @@ class RunResult:
     def red(self) -> bool:
         """Whether the gate closes, by its verdicts alone."""
         return run_is_red((case.verdict for case in self.cases), self.relaxed)
-
-    @property
-    def red_cases(self) -> list[CaseResult]:
-        return [case for case in self.cases if gate_is_red(case.verdict, self.relaxed)]
 
 
 def percentile(values: Sequence[float], q: float) -> float:

@@ -94,20 +94,6 @@ def worst(verdicts: Iterable[str]) -> Verdict:
     return min(known, key=SEVERITY.index)
 
 
-def relaxed_verdicts(names: Iterable[str]) -> frozenset[Verdict]:
-    """The verdicts that a user names in order to have them green.
-
-    Raises ValueError with a sentence for a name that is no verdict, or is one that cannot be relaxed.
-    """
-    chosen = set()
-    for name in names:
-        if name not in RELAXABLE:
-            choice = ", ".join(sorted(RELAXABLE))
-            raise ValueError(f"the verdict {name!r} cannot be relaxed: choose from {choice}")
-        chosen.add(Verdict(name))
-    return frozenset(chosen)
-
-
 def gate_is_red(verdict: str, relaxed: Container[str] = ()) -> bool:
     """Whether this verdict alone makes the run exit with an error.
 

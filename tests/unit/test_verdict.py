@@ -13,7 +13,6 @@ from pytest_inference_gate.verdict import (
     gate_is_red,
     letter,
     of_outcome,
-    relaxed_verdicts,
     run_is_red,
     word,
     worst,
@@ -62,14 +61,6 @@ def test_only_three_can_be_relaxed() -> None:
     assert {name for name in TABLE if effect(name) != effect(name, everything)} == turned_green
     assert all(effect(name, everything) == "pass" for name in turned_green)
     assert gate_is_red("invalid", {"inconclusive"})
-
-
-def test_relaxed_verdicts_refuses_the_others_with_a_sentence() -> None:
-    assert relaxed_verdicts(["invalid", "ungateable"]) == {Verdict.INVALID, Verdict.UNGATEABLE}
-    with pytest.raises(ValueError, match="'slower' cannot be relaxed: choose from inconclusive, invalid, ungateable"):
-        relaxed_verdicts(["slower"])
-    with pytest.raises(ValueError, match="'slwoer'"):
-        relaxed_verdicts(["slwoer"])
 
 
 def test_worst_never_lets_a_green_or_relaxed_one_hide_a_red_one() -> None:
