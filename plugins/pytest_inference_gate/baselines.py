@@ -18,15 +18,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .atomic_files import create_atomically, describe_refusal, explained
 from .errors import BaselineError
+
+if TYPE_CHECKING:
+    import filelock
 
 CASE_SCHEMA = "inference-gate-case/1"
 SESSION_SCHEMA = "inference-gate-session/1"
 GATE_KEY = "inference_gate"
 CANDIDATES = "candidates"
+COMPARED_SESSIONS = 10
+"""So many of the newest sessions are compared with, where the user names none."""
 
 # pytest-benchmark finds its files by four digits and an underscore.
 _LAST_NUMBER = 9999
@@ -53,6 +58,8 @@ class BaselineSession:
 
     ``name`` is what ``--benchmark-save`` said, ``datetime`` the ISO 8601 text of the file. ``device_id`` is None in a file that
     the gate did not write. ``broken`` holds, by case id, the outcome (kind, stage, signal, message) of what did not run.
+    ``block`` is the gate's part of the file as it stands there, empty where there is none; ``others`` is the number of its
+    benchmarks that are no cases.
     """
 
     path: Path
@@ -64,6 +71,8 @@ class BaselineSession:
     broken: dict[str, Mapping[str, Any]]
     identity: Mapping[str, Any] = field(default_factory=dict)
     condition: Mapping[str, Any] = field(default_factory=dict)
+    block: Mapping[str, Any] = field(default_factory=dict)
+    others: int = 0
 
 
 class _UnusableError(Exception):
@@ -90,7 +99,7 @@ def read_session(path: Path) -> BaselineSession:
         raise BaselineError(f"The baseline {path} {problem}; {problem.remedy}.") from problem
 
 
-def read_sessions(directory: Path, select: str | None = None, limit: int = 10) -> list[BaselineSession]:
+def read_sessions(directory: Path, select: str | None = None, limit: int = COMPARED_SESSIONS) -> list[BaselineSession]:
     """The newest sessions of one device directory, oldest first, at most `limit`.
 
     `select` is the argument of ``--benchmark-compare``: a path, a number (``2`` or ``0002``), or the beginning of a file name or
@@ -103,7 +112,7 @@ def read_sessions(directory: Path, select: str | None = None, limit: int = 10) -
         raise ValueError("limit must be at least 1")
     directory = Path(directory)
     if select is not None:
-        return [read_session(path) for path in _selected(directory, select)][-limit:]
+        return [read_session(path) for path in select_session_files(directory, select)][-limit:]
     sessions: list[BaselineSession] = []
     for path in reversed(list_session_files(directory)):
         session = read_session(path)
@@ -121,14 +130,12 @@ def save_session(directory: Path, name: str, document: Mapping[str, Any]) -> Pat
     file name, when `document` is not a session that :func:`read_session` would accept, when the numbers are used up, or when the
     directory cannot be written.
     """
-    import filelock
-
     directory = Path(directory)
     _check_name(name)
     content = _encode(document)
     with explained(f"save {name!r}", directory, error=BaselineError, remedy=_REMEDY):
         directory.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(directory / ".lock"):
+        with session_lock(directory):
             while True:
                 number = _last_number(directory) + 1
                 if number > _LAST_NUMBER:
@@ -145,6 +152,17 @@ def save_session(directory: Path, name: str, document: Mapping[str, Any]) -> Pat
                 return path
 
 
+def session_lock(directory: Path) -> filelock.BaseFileLock:
+    """What is held while sessions of this directory are added or removed; the directory must be there.
+
+    Two of these locks in one process exclude each other as well: who holds one must not call :func:`save_session` for the same
+    directory.
+    """
+    import filelock
+
+    return filelock.FileLock(directory / ".lock")
+
+
 def list_session_files(directory: Path) -> list[Path]:
     """The session files that lie directly in `directory`, by number, then name."""
     directory = Path(directory)
@@ -158,13 +176,17 @@ def list_session_files(directory: Path) -> list[Path]:
     return [directory / name for name in sorted(names)]
 
 
-def devices_with_baselines(root: Path) -> list[str]:
-    """The device identities that have at least one session under `root`, for a message that says where baselines are."""
+def devices_with_baselines(root: Path, *, candidates: bool = False) -> list[str]:
+    """The device identities that have at least one session under `root`; with `candidates`, one that is a candidate will do."""
     try:
         folders = sorted(entry.name for entry in Path(root).iterdir() if entry.is_dir())
     except OSError:
         return []
-    return [name for name in folders if list_session_files(Path(root) / name)]
+    return [
+        name
+        for name in folders
+        if list_session_files(Path(root, name)) or (candidates and list_session_files(Path(root, name, CANDIDATES)))
+    ]
 
 
 def find_close_ids(id: str, ids: Iterable[str], count: int = 3) -> list[str]:
@@ -212,7 +234,7 @@ def _parse(document: Mapping[str, Any], path: Path) -> BaselineSession:
     datetime = str(document.get("datetime") or "")
     block = document.get(GATE_KEY)
     if block is None:
-        return BaselineSession(path, name, datetime, None, {}, cases, {})
+        return BaselineSession(path, name, datetime, None, {}, cases, {}, others=len(benchmarks) - len(cases))
     where = f'its "{GATE_KEY}" block'
     if not isinstance(block, dict):
         raise _UnusableError(f"is damaged ({where} is not an object)")
@@ -233,6 +255,8 @@ def _parse(document: Mapping[str, Any], path: Path) -> BaselineSession:
         broken=_parse_broken(block.get("broken"), where),
         identity=identity,
         condition=_object(block, "condition", where),
+        block=block,
+        others=len(benchmarks) - len(cases),
     )
 
 
@@ -294,7 +318,8 @@ def _is_duration(value: Any) -> bool:
 # Selecting
 
 
-def _selected(directory: Path, select: str) -> list[Path]:
+def select_session_files(directory: Path, select: str) -> list[Path]:
+    """The files that `select` names, as :func:`read_sessions` explains it. Raises BaselineError where it names none."""
     if not select:
         raise BaselineError(f"The baseline to compare with has an empty name; {_available(directory)}.")
     named = Path(select).expanduser()

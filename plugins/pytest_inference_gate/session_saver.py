@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import benchmark_adapter
-from .baselines import save_session
-
-CANDIDATES = "candidates"
+from .baselines import CANDIDATES, save_session
 
 
 class SessionSaver:
@@ -30,12 +28,14 @@ class SessionSaver:
         """``refused``: ids of cases with a failed test; ``red``: ids of cases whose verdict closes the gate. Raises a ``GateError``."""
         plain, good, dropped = [], [], []
         kept: set[str] = set()
+        verdicts: dict[str, str] = {}  # of those that are dropped
         for benchmark in document["benchmarks"]:
             block = benchmark_adapter.case_block(benchmark)
             if block is None:
                 plain.append(benchmark)
             elif block["id"] in refused or block["id"] in red:
                 dropped.append(block["id"])
+                verdicts[block["id"]] = str(block.get("verdict"))
             elif block["id"] in kept:
                 # Two tests replayed the same rounds: a baseline holds the case once, and the other entry without the gate's part.
                 good.append(benchmark_adapter.without_case_block(benchmark))
@@ -50,7 +50,12 @@ class SessionSaver:
                 path = save_session(self._directory, name, {**rest, "benchmarks": plain})
                 self.lines.append(f"saved the benchmarks that are no cases in {path}")
             if good:
-                path = save_session(self._directory / CANDIDATES, name, {**document, "benchmarks": good})
+                candidate = {**document, "benchmarks": good}
+                if benchmark_adapter.CASE_KEY in document:
+                    # Who promotes it to a baseline has to know that not all of the run was good.
+                    left_out = [{"id": id, "verdict": verdict} for id, verdict in sorted(verdicts.items())]
+                    candidate[benchmark_adapter.CASE_KEY] = {**document[benchmark_adapter.CASE_KEY], "left_out": left_out}
+                path = save_session(self._directory / CANDIDATES, name, candidate)
                 self.lines.append(f"saved as a candidate, not as a baseline, since this run compares: {path}")
         elif plain or good:
             path = save_session(self._directory, name, {**document, "benchmarks": plain + good})

@@ -1,0 +1,44 @@
+"""The command line ``inference-gate``: what is done beside a pytest run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from . import baseline_commands, doctor
+from .errors import GateError
+
+USAGE = 2
+INTERRUPTED = 130  # what a shell gives a command that was ended by SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 good, 1 something to change, 2 a wrong question."""
+    options = build_parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except GateError as error:
+        sys.stderr.write(f"inference-gate: {error}\n")
+        return USAGE
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `| head` does; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its options. Nothing heavy is imported before one of them runs."""
+    parser = argparse.ArgumentParser(
+        prog="inference-gate",
+        description="Look after the machine and the baselines of pytest-inference-gate. The gate itself is run by pytest: pytest -m cpu.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    doctor.add_parser(commands)
+    baseline_commands.add_parser(commands)
+    return parser
