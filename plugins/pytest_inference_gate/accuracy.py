@@ -205,14 +205,21 @@ def compare_predictions(
     )
 
 
+FLOAT_REFERENCE = "the float reference"
+OTHER_STACK = "the other stack"
+
+
 def judge_accuracy(
     figures: AccuracyFigures,
     *,
     top1_drop: float = 0.01,
     agreement: float | None = None,
     expected_top1: float | None = None,
+    reference: str = FLOAT_REFERENCE,
 ) -> AccuracyDecision:
     """Whether the figures are good enough.
+
+    ``reference`` is what messages call the predictions that the figures were compared with.
 
     ``top1_drop`` is the largest drop of top-1 against the reference that is accepted, ``agreement`` the smallest accepted share
     of equal top-1 for sets without labels (None: it is reported only), ``expected_top1`` what the card says that the float
@@ -230,7 +237,7 @@ def judge_accuracy(
     if figures.reference_nan_count:
         return AccuracyDecision(
             Verdict.INACCURATE,
-            f"the float reference itself gives NaN or infinity for {figures.reference_nan_count} of {n} samples: "
+            f"{reference} itself gives NaN or infinity for {figures.reference_nan_count} of {n} samples: "
             "check the card's checkpoint and preprocessing",
             None,
         )
@@ -243,11 +250,11 @@ def judge_accuracy(
         suspicion = below
 
     if figures.drop is not None:
-        decision = _judge_drop(figures, top1_drop)
+        decision = _judge_drop(figures, top1_drop, reference)
     elif figures.top1 is not None:
         decision = AccuracyDecision(Verdict.PASS, f"top-1 {figures.top1:.1%} of {n} samples", None)
     elif figures.agreement is not None:
-        decision = _judge_agreement(figures, agreement)
+        decision = _judge_agreement(figures, agreement, reference)
     else:
         decision = AccuracyDecision(
             Verdict.PASS, f"no labels and no reference: checked only that the outputs for {n} samples are finite", None
@@ -314,12 +321,12 @@ def _judge_expected(figures: AccuracyFigures, float_top1: float, expected: float
     return AccuracyDecision(Verdict.INCONCLUSIVE, reason, p_value)
 
 
-def _judge_drop(figures: AccuracyFigures, tolerance: float) -> AccuracyDecision:
+def _judge_drop(figures: AccuracyFigures, tolerance: float, reference: str) -> AccuracyDecision:
     drop, p_value = figures.drop, figures.mcnemar_p
     assert drop is not None
     assert p_value is not None
     change = (
-        f"top-1 {figures.top1:.1%}, the float reference's {figures.reference_top1:.1%} on {figures.n} samples "
+        f"top-1 {figures.top1:.1%}, {reference}'s {figures.reference_top1:.1%} on {figures.n} samples "
         f"({figures.lost} lost, {figures.won} won)"
     )
     if _at_most(drop, tolerance):
@@ -341,10 +348,10 @@ def _what_can_be_seen(figures: AccuracyFigures) -> str:
     return f"{figures.n} samples can show a drop of {100 * figures.smallest_detectable_drop:.2f} points at the smallest"
 
 
-def _judge_agreement(figures: AccuracyFigures, tolerance: float | None) -> AccuracyDecision:
+def _judge_agreement(figures: AccuracyFigures, tolerance: float | None, reference: str) -> AccuracyDecision:
     share, n = figures.agreement, figures.n
     assert share is not None
-    change = f"names the float reference's class for {share:.1%} of {n} samples"
+    change = f"names {reference}'s class for {share:.1%} of {n} samples"
     if tolerance is None:
         return AccuracyDecision(Verdict.PASS, f"{change}; the card sets no agreement to reach", None)
     p_value = binomial_at_most(round(share * n), n, tolerance)

@@ -30,6 +30,8 @@ DEFAULT_SECONDS = {
     "load": 300.0,
     "predict": 1800.0,
     "measure": 600.0,
+    "measure_block": 600.0,
+    "canary": 60.0,
     "stop": 5.0,
 }
 _DOING = {
@@ -39,6 +41,8 @@ _DOING = {
     "predict": "predicting",
     "measure": "measuring",
 }
+_DOING_WITHOUT_A_STAGE = {"probe": "probing", "canary": "running the canary"}
+_STAGE_OF_VERB = {"measure_block": "measure"}
 _STAGES: tuple[str, ...] = get_args(Stage)
 _KINDS: tuple[str, ...] = get_args(OutcomeKind)
 _MEMORY_WATCH_SECONDS = 0.1
@@ -55,7 +59,7 @@ class Limits:
     memory_bytes: int | None = None
 
     def of(self, verb: str) -> float:
-        return self.seconds.get(verb, DEFAULT_SECONDS[verb])
+        return self.seconds.get(_STAGE_OF_VERB.get(verb, verb), DEFAULT_SECONDS[verb])
 
 
 class _Ended(Exception):
@@ -168,6 +172,15 @@ class AgentProcess:
     def measure(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return self.request("measure", arguments)
 
+    def measure_block(self, rounds: int) -> list[float]:
+        """Durations in seconds of so many more rounds, after :meth:`measure` has warmed the model up."""
+        durations: list[float] = self.request("measure_block", {"rounds": rounds})["rounds"]
+        return durations
+
+    def canary(self) -> dict[str, Any]:
+        """Two small kernels timed, with the condition of the device before and after: see ``agent/canary.py``."""
+        return self.request("canary", {})
+
     def request(
         self, verb: str, arguments: Mapping[str, Any], *, progress: Callable[[str], None] | None = None
     ) -> dict[str, Any]:
@@ -177,7 +190,7 @@ class AgentProcess:
         try:
             if self._failure is not None:
                 raise self._failure
-            stage = cast("Stage | None", verb if verb in _STAGES else None)
+            stage = cast("Stage | None", _STAGE_OF_VERB.get(verb, verb if verb in _STAGES else None))
             if self._closed:
                 raise StageFailed(Outcome("crash", stage, "the agent was closed before it was asked", log=self.log))
             reply = self._guarded(stage, verb, lambda deadline: self._exchange(verb, arguments, progress, deadline))
@@ -233,7 +246,7 @@ class AgentProcess:
     def _receive(self, verb: str, deadline: float) -> dict[str, Any]:
         readable = select.poll()
         readable.register(self._stdout, select.POLLIN)
-        watch = _MEMORY_WATCH_SECONDS_MEASURING if verb == "measure" else _MEMORY_WATCH_SECONDS
+        watch = _MEMORY_WATCH_SECONDS_MEASURING if verb.startswith(("measure", "canary")) else _MEMORY_WATCH_SECONDS
         while True:
             message = self._decoder.next_message()
             if message is not None:
@@ -258,7 +271,7 @@ class AgentProcess:
     def _guarded(self, stage: Stage | None, verb: str, act: Callable[[float], dict[str, Any]]) -> dict[str, Any]:
         """``act(deadline)``; whatever ends it early ends the agent too, for what comes next on the pipe could not be trusted."""
         seconds = self.limits.of(verb)
-        doing = "probing" if verb == "probe" else _DOING[stage]
+        doing = _DOING_WITHOUT_A_STAGE.get(verb) or _DOING[stage]
         try:
             return act(time.monotonic() + seconds)
         except _OutOfTime:

@@ -406,19 +406,23 @@ class ArtifactStore:
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
-                self._notice(f"Waiting for another run{self._maker(digest)}, which is making {what} in {self.root}.")
+                # Two cases of one run may need the same, and that is nothing to tell.
+                maker = self._maker(digest)
+                if maker != os.getpid():
+                    who = "" if maker is None else f" (process {maker})"
+                    self._notice(f"Waiting for another run{who}, which is making {what} in {self.root}.")
                 lock.acquire()
         try:
             yield
         finally:
             lock.release()
 
-    def _maker(self, digest: str) -> str:
-        """Who makes it, from the names in tmp; a killed run may have left one too, so only processes that live count."""
+    def _maker(self, digest: str) -> int | None:
+        """Which process makes it, from the names in tmp; a killed run may have left one too, so only those that live count."""
         for name in _list(self.root / "tmp"):
             if name.startswith(f"{digest[:16]}-") and _owner_is_alive(name):
-                return f" (process {name.split('-')[2]})"
-        return ""
+                return int(name.split("-")[2])
+        return None
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:

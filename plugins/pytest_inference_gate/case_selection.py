@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,15 +59,29 @@ class CaseSelection:
             settings = self._settings
             try:
                 cases = build_cases(
-                    self._load_cards(), select=settings.select, batches=settings.batches, threads=settings.threads
+                    self._load_cards(settings.models or (embedded_models(),)),
+                    select=settings.select,
+                    batches=settings.batches,
+                    threads=settings.threads,
                 )
             except GateError as error:
                 raise pytest.UsageError(str(error)) from None
             self._cases = {case.id: case for case in cases}
         return self._cases
 
-    def _load_cards(self) -> list[ModelCard]:
-        folders = self._settings.models or (embedded_models(),)
+    def other_cases(self) -> dict[str, Case]:
+        """Every case of the models that are measured in turns with this run's. Raises ``pytest.UsageError``."""
+        folder, settings = self._settings.against_models, self._settings
+        if folder is None:
+            return self.cases
+        try:
+            cards = self._load_cards([folder])
+            cases = build_cases(cards, select=["*"], batches=settings.batches, threads=settings.threads)
+        except GateError as error:
+            raise pytest.UsageError(f"--gate-against-models: {error}") from None
+        return {case.id: case for case in cases}
+
+    def _load_cards(self, folders: Sequence[Path]) -> list[ModelCard]:
         backends = {**CPU_BACKENDS, **{name: extension.precisions for name, extension in self.extensions.items()}}
         cards = [card for folder in folders for card in load_cards(folder, backends, extra_scalings=list(self.scalings))]
         if not cards:
@@ -133,7 +148,7 @@ class CaseSelection:
             )
 
     def tolerance(self, wanted: WantedCase) -> float:
-        """Latency's: the command line wins, then the marker, then the card's precision, then the card, then the ini file, then 5 %."""
+        """Latency's: the command line wins, then the marker, then the card's precision, then the card, then the ini file, then 5 or 3 %."""
         if self._settings.tolerance is not None:
             return self._settings.tolerance
         marked = next((value for item in wanted.items if (value := _marked_tolerance(item)) is not None), None)

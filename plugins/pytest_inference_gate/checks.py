@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
@@ -12,33 +13,61 @@ from .accuracy import AccuracyFigures
 from .case_block import case_block
 from .judging import CaseRecord
 from .report import messages
+from .report.plots import can_show
 from .results import CaseResult, LatencyResult
 from .verdict import Verdict, effect
 
 
 class Messages:
-    """The texts of failing tests, with what only the run knows."""
+    """The texts of failing tests, with what only the run knows.
+
+    ``reproduce`` is the command that runs exactly this case again; ``first`` is how many replicates, or pairs, are looked at before any
+    fresh ones; ``paired`` says that two stacks were measured in turns.
+    """
 
     def __init__(
-        self, software_changes: Sequence[str] | None, record_command: str, close_ids: Sequence[str], other_devices: Sequence[str]
+        self,
+        software_changes: Sequence[str] | None,
+        record_command: str,
+        close_ids: Sequence[str],
+        other_devices: Sequence[str],
+        *,
+        reproduce: str | None = None,
+        first: int | None = None,
+        paired: bool = False,
     ) -> None:
         self._software_changes = software_changes
         self._record_command = record_command
         self._close_ids = close_ids
         self._other_devices = other_devices
+        self._reproduce = reproduce
+        self._first = first
+        self._paired = paired
 
     def broken(self, result: CaseResult) -> str:
-        return messages.broken_message(result, self._software_changes)
+        return messages.broken_message(result, self._software_changes, paired=self._paired)
 
     def latency(self, result: CaseResult) -> str:
-        assert result.latency is not None and result.latency.decision is not None
-        return messages.latency_failure_message(result, result.latency.decision, self._software_changes)
+        assert result.latency is not None
+        return messages.latency_failure_message(
+            result,
+            result.latency.decision,
+            self._software_changes,
+            reproduce=self._reproduce,
+            first=self._first,
+            # While pytest captures what tests print, sys.stdout is no terminal's; the one that Python began with is.
+            ascii_only=not can_show(getattr(sys.__stdout__, "encoding", None)),
+        )
 
     def accuracy(self, result: CaseResult) -> str:
         assert result.accuracy is not None
-        return messages.accuracy_failure_message(result, result.accuracy.decision, self._software_changes)
+        return messages.accuracy_failure_message(
+            result, result.accuracy.decision, self._software_changes, reproduce=self._reproduce, paired=self._paired
+        )
 
     def no_baseline(self, result: CaseResult) -> str:
+        if self._paired:
+            return f"{result.id} has nothing to compare with: {result.reason}; name other models with --gate-against-models"
         return messages.no_baseline_message(result.id, self._record_command, self._close_ids, self._other_devices)
 
 

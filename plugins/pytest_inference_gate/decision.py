@@ -1,11 +1,11 @@
-"""Is it slower? Durations in, verdict out: pure functions, no I/O.
+"""Is it slower than its baseline? Durations in, verdict out: pure functions, no I/O.
 
 The unit is the *replicate*, one fresh process, and its statistic is the median of its rounds. Rounds of one process are not
 independent of each other, so they never enter a test. A *session* is a sequence of replicates that were taken in one run.
 
-The rule is a conjunction: the ratio of medians must lie beyond a threshold, which is the larger of the tolerance and three
-times the spread between the baseline's own sessions, **and** an exact rank test over replicates must find it unlikely to be
-chance. What passes one of the two only is ``inconclusive``.
+The rule is a conjunction: the ratio of medians must lie beyond a threshold, which is the larger of the tolerance and twice
+the noise of the baseline's own sessions, in the first replicates **and** in fresh ones that were taken because of that, **and** an
+exact rank test over all replicates must find it unlikely to be chance. What passes some of these only is ``inconclusive``.
 
 Durations may be in any unit, as long as both sides have the same one.
 """
@@ -13,31 +13,44 @@ Durations may be in any unit, as long as both sides have the same one.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from math import comb, inf, isfinite
+from math import inf, isfinite, sqrt
 from statistics import median
 
+from .rank_tests import holm_adjusted, rank_sum_p_value, ratio_interval, smallest_p_value
+from .sequential import Stage, Standing, as_many, change_of, fewest_for_a_change, standing
 from .verdict import Verdict
+
+ALPHA = 0.01
+"""The probability by chance below which a rank test speaks for a change."""
 
 MAD_TO_STANDARD_DEVIATION = 1.4826
 """A normal distribution's standard deviation over its median absolute deviation, 1 / (quantile function of 3/4)."""
 
-SPREADS = 3.0
-"""How many times the spread between sessions a change must exceed before it counts."""
+MEDIAN_TO_MEAN = 1.2533
+"""How much more a median of normal values scatters than their mean, sqrt(pi / 2)."""
+
+SPREADS = 2.0
+"""How many times the noise of a session a change must exceed before it counts. Three would let a slow-down of 10 % pass on a machine whose
+sessions differ by 2 to 3 %, and fresh replicates and the rank test guard against false alarms as well (docs/explanation/gate-power.md)."""
 
 
 @dataclass(frozen=True)
 class LatencyDecision:
     """What was decided, and every number that it was decided on.
 
-    ``ratio`` is the candidate's median over the baseline's; ``threshold`` and ``minimum_detectable`` are shares of the
-    baseline's median (0.05 is 5 %). ``p_value`` is one-sided, in the direction of the change: for "slower" where the ratio is
-    at least 1, for "faster" elsewhere. ``minimum_detectable`` is the smallest slow-down that could have been called ``slower``
-    with as many replicates that scatter as these do (one of exactly this size is seen about every second time); None where
-    there were too few replicates to call anything slower.
+    * ``ratio``: the candidate's median over the baseline's (in a paired run, the median over pairs); ``interval``: its 95 % confidence
+      interval, None where there is too little for one. The interval knows of the scatter between replicates only: what differs from one
+      day to the next is in it as far as the baseline has sessions of several days.
+    * ``threshold`` and ``minimum_detectable`` are shares (0.05 is 5 %). ``minimum_detectable`` is the smallest slow-down that could have
+      been called ``slower``, with as many replicates that scatter as these do as it would have taken to confirm it (one of exactly this
+      size is seen about every second time); None where all that could be taken would be too few to call anything slower.
+    * ``p_value``: one-sided, in the direction of the change: for "slower" where the ratio is at least 1, for "faster" elsewhere;
+      corrected for ``family`` cases that were decided on together (Holm).
+    * ``stage``: what decided: the ``first`` replicates, fresh ones that ``confirmed`` them or did not (``unconfirmed``), or the
+      ``budget`` that ended before anything was clear.
+    * ``wanted``: how many more replicates it takes before the verdict is final, 0 where it is.
     """
 
     verdict: Verdict
@@ -48,6 +61,10 @@ class LatencyDecision:
     candidate_median: float
     reason: str
     minimum_detectable: float | None
+    interval: tuple[float, float] | None = None
+    stage: Stage = "first"
+    family: int = 1
+    wanted: int = 0
 
 
 def decide(
@@ -55,117 +72,100 @@ def decide(
     candidate: Sequence[float],
     *,
     tolerance: float,
-    alpha: float = 0.01,
+    first: int = 5,
+    alpha: float = ALPHA,
     ungateable_above: float = 0.10,
+    final: bool = False,
 ) -> LatencyDecision:
     """Compare the replicates of one case with its baseline.
 
     ``baseline_sessions`` holds one sequence of replicate medians for each session of the baseline, ``candidate`` those of this
-    run.
+    run so far, in the order in which they were taken: the ``first`` ones raise a suspicion, those after them confirm it or not.
+    ``final`` says that there are no more, whatever is ``wanted``.
 
-    * beyond the threshold and significant: ``slower`` or ``faster``;
-    * slower beyond the threshold, not significant: ``inconclusive``;
+    * beyond the threshold, shown again by as many fresh replicates, and significant: ``slower`` or ``faster``;
+    * slower beyond the tolerance, and so again in fresh replicates, but not all of that: ``inconclusive``;
     * the baseline's own noise makes the threshold wider than both ``tolerance`` and ``ungateable_above``: ``ungateable``,
       unless the candidate is slower even beyond that;
     * else ``pass``.
 
-    For one baseline, slowing all of a candidate's replicates by a common factor never improves the verdict.
+    For one baseline, slowing all of a candidate's replicates by a common factor never improves the final verdict.
 
     Raises ValueError with a sentence where a session is empty, a duration is not a positive number, or a parameter is out of
     range.
     """
-    _check(baseline_sessions, candidate, tolerance=tolerance, alpha=alpha, ungateable_above=ungateable_above)
+    _check(baseline_sessions, candidate, tolerance=tolerance, first=first, alpha=alpha, ungateable_above=ungateable_above)
     session_medians = [median(session) for session in baseline_sessions]
     baseline = [duration for session in baseline_sessions for duration in session]
     baseline_median = median(session_medians)
     candidate_median = median(candidate)
     ratio = candidate_median / baseline_median
-    noise = SPREADS * session_spread(session_medians)
+    noise = SPREADS * session_noise(baseline_sessions)
     threshold = max(tolerance, noise)
     too_noisy = noise > max(tolerance, ungateable_above)
-
-    p_slower = rank_sum_p_value(candidate, baseline)
-    p_faster = rank_sum_p_value(baseline, candidate)
-    p_value = p_slower if ratio >= 1 else p_faster
-    detectable = _minimum_detectable(baseline, baseline_median, candidate, candidate_median, threshold, alpha)
-
-    # The mirror image of slower: the baseline took so much longer than this. A share of time saved could never reach 100 %.
-    faster = 1 / ratio - 1 > threshold
-
-    change = _change_in_words(ratio)
-    if ratio - 1 > threshold:
-        if p_slower < alpha:
-            verdict = Verdict.SLOWER
-            reason = (
-                f"{change} than the baseline, beyond the threshold of {threshold:.1%}, and hardly by chance (p = {p_slower:.2g})"
-            )
-        elif too_noisy:
-            verdict = Verdict.UNGATEABLE
-            reason = _ungateable_reason(threshold, detectable)
-        else:
-            verdict = Verdict.INCONCLUSIVE
-            reason = (
-                f"{change} than the baseline, beyond the threshold of {threshold:.1%}, but too unsteady to be sure "
-                f"(p = {p_slower:.2g}, needed below {alpha:g})"
-            )
-            if detectable is None:
-                reason += f": {_thin(len(baseline), len(candidate), alpha)}"
-    elif too_noisy:
-        verdict = Verdict.UNGATEABLE
-        reason = _ungateable_reason(threshold, detectable)
-    elif faster and p_faster < alpha:
-        verdict = Verdict.FASTER
-        reason = (
-            f"{change} than the baseline, beyond the threshold of {threshold:.1%} (p = {p_faster:.2g}): "
-            "check that it still does all of its work, then record a new baseline"
-        )
-    else:
-        verdict = Verdict.PASS
-        reason = f"{change} {'as' if change.startswith('as') else 'than'} the baseline, within the threshold of {threshold:.1%}"
-        if faster:
-            reason = f"{change} than the baseline, but too unsteady to be sure (p = {p_faster:.2g}, needed below {alpha:g})"
-        if detectable is None:
-            reason += f"; {_thin(len(baseline), len(candidate), alpha)}"
-    return LatencyDecision(verdict, ratio, threshold, p_value, baseline_median, candidate_median, reason, detectable)
+    larger, smaller = (candidate, baseline) if ratio >= 1 else (baseline, candidate)
+    p_value = rank_sum_p_value(larger, smaller)
+    where = standing(
+        len(candidate),
+        lambda start, end: median(candidate[start:end]) / baseline_median,
+        tolerance=tolerance,
+        threshold=threshold,
+        significant=lambda: p_value < alpha,
+        first=first,
+        look_again_from=inf,
+        final=final,
+    )
+    verdict = _verdict(where, ratio, too_noisy=too_noisy)
+    # A case that ends early would have got more replicates, had it looked any slower: what those could show is what matters.
+    planned = as_many(candidate, fewest_for_a_change(first, first, lambda count: smallest_p_value(len(baseline), count) < alpha))
+    decision = LatencyDecision(
+        verdict,
+        ratio,
+        threshold,
+        p_value,
+        baseline_median,
+        candidate_median,
+        "",
+        _minimum_detectable(baseline, baseline_median, planned, candidate_median, threshold, alpha),
+        ratio_interval(candidate, baseline),
+        where.stage,
+        wanted=where.wanted,
+    )
+    return replace(decision, reason=_reason(decision, len(baseline), len(candidate), len(planned), first, alpha))
 
 
-def confirm(
-    baseline_sessions: Sequence[Sequence[float]],
-    first: Sequence[float],
-    fresh: Sequence[float],
-    *,
-    tolerance: float,
-    alpha: float = 0.01,
-    ungateable_above: float = 0.10,
-) -> LatencyDecision:
-    """Decide again on a case that :func:`decide` did not pass, with ``fresh`` replicates that were taken because of that.
+def correct_for_family(decisions: Mapping[str, LatencyDecision], alpha: float = ALPHA) -> dict[str, LatencyDecision]:
+    """The decisions of all cases of a run, by case id, their p-values corrected for being that many (Holm).
 
-    A change counts only if it shows in the first replicates, in the fresh ones by themselves, and in the rank test over all of
-    them. What the fresh ones do not show was a moment's disturbance: ``pass``. What they show without significance stays
-    ``inconclusive``.
-
-    Raises ValueError as :func:`decide` does.
+    Among a hundred unchanged cases one falls below 0.01 by chance. A case that is no longer significant becomes ``inconclusive`` if it
+    seemed slower, ``pass`` if it seemed faster.
     """
-    rule = {"tolerance": tolerance, "alpha": alpha, "ungateable_above": ungateable_above}
-    suspicion = decide(baseline_sessions, first, **rule)
-    alone = decide(baseline_sessions, fresh, **rule)
-    together = decide(baseline_sessions, [*first, *fresh], **rule)
-    if suspicion.verdict in (Verdict.PASS, Verdict.UNGATEABLE):
-        raise ValueError(f"there is nothing to confirm about a case that is {suspicion.verdict}")
-    slower = suspicion.ratio > 1
-    shown = alone.ratio - 1 > alone.threshold if slower else 1 / alone.ratio - 1 > alone.threshold
-    if not shown:
-        reason = (
-            f"{_change_in_words(suspicion.ratio)} in the first {len(first)} replicates, which {len(fresh)} fresh ones did not confirm "
-            f"({_change_in_words(alone.ratio)}, within the threshold of {alone.threshold:.1%})"
-        )
-        return replace(together, verdict=Verdict.PASS, reason=reason)
-    still = together.ratio > 1 if slower else together.ratio < 1
-    if together.verdict in (Verdict.SLOWER, Verdict.FASTER) and still:
-        return replace(together, reason=f"{together.reason}; confirmed by {len(fresh)} fresh replicates")
-    if not slower:
-        return replace(together, verdict=Verdict.PASS)
-    return replace(together, verdict=Verdict.INCONCLUSIVE) if together.verdict is Verdict.PASS else together
+    adjusted = holm_adjusted({case_id: decision.p_value for case_id, decision in decisions.items()})
+    family = len(decisions)
+    corrected = {}
+    for case_id, decision in decisions.items():
+        reason = decision.reason.replace(f"p = {decision.p_value:.2g}", f"p = {adjusted[case_id]:.2g}")
+        changed = replace(decision, p_value=adjusted[case_id], family=family, reason=reason)
+        if decision.verdict in (Verdict.SLOWER, Verdict.FASTER) and adjusted[case_id] >= alpha:
+            slower = decision.verdict is Verdict.SLOWER
+            reason = (
+                f"{change_in_words(decision.ratio)}, but among {family} cases that may be chance "
+                f"(p = {adjusted[case_id]:.2g} corrected for them, needed below {alpha:g})"
+            )
+            changed = replace(changed, verdict=Verdict.INCONCLUSIVE if slower else Verdict.PASS, reason=reason)
+        corrected[case_id] = changed
+    return corrected
+
+
+def session_noise(sessions: Sequence[Sequence[float]]) -> float:
+    """How far the median of one session is off, as a share: the larger of what sessions and what their replicates say.
+
+    Between sessions it is :func:`session_spread`. One or two sessions say little about that, so it is never taken to be less than what
+    follows from the scatter of the replicates within a session: 1.2533 * 1.4826 * MAD / sqrt(number), the median over the sessions.
+    """
+    medians = [median(session) for session in sessions]
+    within = median(MEDIAN_TO_MEAN * _spread(session) / sqrt(len(session)) for session in sessions)
+    return max(session_spread(medians), within)
 
 
 def session_spread(session_medians: Sequence[float]) -> float:
@@ -173,66 +173,63 @@ def session_spread(session_medians: Sequence[float]) -> float:
 
     The median absolute deviation does not move when one session is far off. One session has no spread of its own to show: 0.
     """
-    if len(session_medians) < 2:
+    return _spread(session_medians)
+
+
+def _spread(values: Sequence[float]) -> float:
+    if len(values) < 2:
         return 0.0
-    centre = median(session_medians)
-    return MAD_TO_STANDARD_DEVIATION * median(abs(value - centre) for value in session_medians) / centre
+    centre = median(values)
+    return MAD_TO_STANDARD_DEVIATION * median(abs(value - centre) for value in values) / centre
 
 
-def rank_sum_p_value(larger: Sequence[float], smaller: Sequence[float]) -> float:
-    """The exact one-sided p-value of the Mann-Whitney rank-sum test that ``larger`` tends to have the larger values.
+def _verdict(where: Standing, ratio: float, *, too_noisy: bool) -> Verdict:
+    slower = ratio > 1
+    if where.state == "changed":
+        return Verdict.SLOWER if slower else Verdict.UNGATEABLE if too_noisy else Verdict.FASTER
+    if too_noisy:
+        return Verdict.UNGATEABLE
+    if where.state == "unclear" and slower:
+        return Verdict.INCONCLUSIVE
+    return Verdict.PASS  # what may be faster, but is not surely so, is no reason to stop anybody
 
-    It is the share of all ways to deal the pooled values out into groups of these two sizes, in which the first group's sum of
-    ranks is at least the one seen. Equal values share the mean of their ranks (mid-ranks), and the distribution is that of the
-    ranks with their ties, so the value is exact with ties too (E. L. Lehmann, Nonparametrics, 1975, sections 1.2 and 1.4).
-    """
-    doubled_ranks = _doubled_mid_ranks([*larger, *smaller])
-    first, second = doubled_ranks[: len(larger)], doubled_ranks[len(larger) :]
-    ranks = tuple(sorted(doubled_ranks))
-    # The two groups' sums add up to a constant, so the smaller group's distribution, which is cheaper to count, says the same.
-    if len(first) <= len(second):
-        as_extreme = sum(count for rank_sum, count in _rank_sum_counts(ranks, len(first)) if rank_sum >= sum(first))
+
+def _reason(decision: LatencyDecision, baseline: int, candidate: int, planned: int, first: int, alpha: float) -> str:
+    """The verdict in a sentence, with the figures that it rests on. ``planned``: how many replicates there would have been."""
+    change = change_in_words(decision.ratio)
+    compared = f"{change} {'as' if change.startswith('as') else 'than'} the baseline"
+    beyond = f"beyond the threshold of {decision.threshold:.1%}"
+    within_noise = decision.ratio - 1 <= decision.threshold
+    fresh = candidate - first
+    if decision.verdict is Verdict.SLOWER:
+        return f"{compared}, {beyond}, confirmed by {fresh} fresh replicates, and hardly by chance (p = {decision.p_value:.2g})"
+    if decision.verdict is Verdict.FASTER:
+        return (
+            f"{compared}, {beyond}, confirmed by {fresh} fresh replicates (p = {decision.p_value:.2g}): "
+            "check that it still does all of its work, then record a new baseline"
+        )
+    if decision.verdict is Verdict.UNGATEABLE:
+        return _ungateable_reason(decision.threshold, decision.minimum_detectable)
+    if decision.verdict is Verdict.INCONCLUSIVE:
+        if decision.wanted:
+            return f"{compared} so far; {decision.wanted} more replicates are wanted to tell whether that is so"
+        if within_noise:
+            return f"{compared}, beyond the tolerance, but within what the baseline's own noise could explain ({decision.threshold:.1%})"
+        if decision.p_value >= alpha:
+            reason = f"{compared}, {beyond}, but too unsteady to be sure (p = {decision.p_value:.2g}, needed below {alpha:g})"
+            return f"{reason}: {thin}" if (thin := _thin(baseline, candidate, alpha)) else reason
+        if fresh >= first:
+            return f"{compared}, {beyond}, but not in the first and in the fresh replicates alike"
+        return f"{compared}, {beyond}, but there was no time for enough fresh replicates to confirm it"
+    if decision.stage == "unconfirmed":
+        reason = (
+            f"{compared}: what the first {min(first, candidate)} replicates seemed to show, {fresh} fresh ones did not confirm"
+        )
+    elif decision.ratio < 1 and change_of(decision.ratio) > decision.threshold:
+        reason = f"{compared}, but too unsteady to be sure (p = {decision.p_value:.2g}, needed below {alpha:g})"
     else:
-        as_extreme = sum(count for rank_sum, count in _rank_sum_counts(ranks, len(second)) if rank_sum <= sum(second))
-    return as_extreme / comb(len(ranks), len(first))
-
-
-def smallest_p_value(first: int, second: int) -> float:
-    """The smallest p-value that the rank-sum test can give for groups of these two sizes."""
-    return 1 / comb(first + second, first)
-
-
-def _doubled_mid_ranks(values: Sequence[float]) -> list[int]:
-    """Twice the mid-rank of each value, in the order of the values: doubled, they are whole numbers."""
-    ranks: dict[float, int] = {}
-    below = 0
-    for value, count in sorted(Counter(values).items()):
-        ranks[value] = 2 * below + count + 1  # twice the mean of below + 1 … below + count
-        below += count
-    return [ranks[value] for value in values]
-
-
-@lru_cache(maxsize=256)
-def _rank_sum_counts(ranks: tuple[int, ...], chosen: int) -> tuple[tuple[int, int], ...]:
-    """For each sum that ``chosen`` of these whole-number ranks can have: the sum, and in how many ways it comes about.
-
-    Dynamic programming over the ranks: ``ways[k]`` is the distribution of the sum of k of those seen so far. A distribution is
-    kept as one long integer, with ``width`` bits for the count of each sum, enough for any count: adding a rank to every sum is
-    then a shift, so that even hundreds of replicates take a moment only.
-    """
-    width = comb(len(ranks), chosen).bit_length()
-    ways = [1] + [0] * chosen
-    for seen, rank in enumerate(ranks, start=1):
-        for size in range(min(seen, chosen), 0, -1):
-            ways[size] += ways[size - 1] << (rank * width)
-    # Cut the integer into its counts through bytes: shifting it down step by step would take quadratic time.
-    bits = bin(ways[chosen])[2:]
-    counts = []
-    for rank_sum, end in enumerate(range(len(bits), 0, -width)):
-        count = int(bits[max(0, end - width) : end], 2)
-        if count:
-            counts.append((rank_sum, count))
-    return tuple(counts)
+        reason = f"{compared}, within the threshold of {decision.threshold:.1%}"
+    return f"{reason}; {thin}" if (thin := _thin(baseline, planned, alpha)) else reason
 
 
 def _minimum_detectable(
@@ -264,7 +261,8 @@ def _minimum_detectable(
     return factors[position] - 1
 
 
-def _change_in_words(ratio: float) -> str:
+def change_in_words(ratio: float) -> str:
+    """Such as ``"4.2% slower"``; ``"as fast"`` below half a thousandth."""
     change = abs(ratio - 1)
     if change < 0.0005:
         return "as fast"
@@ -284,7 +282,10 @@ def _ungateable_reason(threshold: float, detectable: float | None) -> str:
 
 
 def _thin(baseline: int, candidate: int, alpha: float) -> str:
+    """That so few replicates cannot be significant, whatever they say; empty where they can."""
     smallest = smallest_p_value(baseline, candidate)
+    if smallest < alpha:
+        return ""
     return (
         f"{baseline} baseline and {candidate} candidate replicates are too few to call anything slower "
         f"(p cannot fall below {smallest:.2g}, needed below {alpha:g}): take more"
@@ -296,6 +297,7 @@ def _check(
     candidate: Sequence[float],
     *,
     tolerance: float,
+    first: int,
     alpha: float,
     ungateable_above: float,
 ) -> None:
@@ -308,12 +310,19 @@ def _check(
             raise ValueError(f"session {number} of the baseline has no replicate")
         _check_durations(f"session {number} of the baseline", session)
     _check_durations("the candidate", candidate)
-    if not 0 <= tolerance < inf:
-        raise ValueError(f"the tolerance must be a share of at least 0, like 0.05, not {tolerance}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
+    check_rule(tolerance=tolerance, first=first, alpha=alpha)
     if not ungateable_above >= 0:
         raise ValueError(f"ungateable_above must be a share of at least 0, like 0.1, not {ungateable_above}")
+
+
+def check_rule(*, tolerance: float, first: int, alpha: float) -> None:
+    """Raise ValueError where a parameter of a rule is out of its range."""
+    if not 0 <= tolerance < inf:
+        raise ValueError(f"the tolerance must be a share of at least 0, like 0.05, not {tolerance}")
+    if first < 1:
+        raise ValueError(f"first must be at least 1, not {first}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
 
 
 def _check_durations(whose: str, durations: Sequence[float]) -> None:

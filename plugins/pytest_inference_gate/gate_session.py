@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import shlex
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +18,21 @@ import pytest
 from . import benchmark_adapter
 from .agent_role import RunningAgents
 from .artifacts import StoredArtifact
+from .baselines import BaselineSession
 from .case_selection import CaseSelection, case_id_of
 from .cases import Case
 from .checks import AccuracyCheck, LatencyCheck, Messages
 from .comparison import Baseline, load_baseline
+from .decision import ALPHA, LatencyDecision, correct_for_family
 from .devices import SoftwareUnderTest
 from .errors import GateError
 from .gate_run import GateRun
-from .judging import CaseRecord, is_suspicious, judge
+from .judging import CaseRecord, decide_latency, judge
+from .machine_condition import Disturbance, canary_shifts, remarks, veto
 from .options import Settings
 from .outcome import Outcome, StageFailed
 from .progress import Progress
-from .results import CaseResult, DeviceResult, RunResult
+from .results import CaseResult, ComparedSession, DeviceResult, Mode, OtherStack, RunResult
 from .run_environment import RunEnvironment, open_environment
 from .session_saver import SessionSaver
 from .verdict import gate_is_red
@@ -34,6 +41,16 @@ if TYPE_CHECKING:
     from .runner import Runner
     from .zoo import FetchedCheckpoint
 
+# What would write over something, or select other cases besides.
+_NOT_REPEATED = (
+    "--benchmark-save",
+    "--benchmark-autosave",
+    "--benchmark-json",
+    "--gate-json",
+    "--junit-xml",
+    "--junitxml",
+    "--gate-select",
+)
 _NARROWEST = 100  # columns: what the table needs to show all that matters, where no terminal says how wide it is
 
 
@@ -87,14 +104,15 @@ class GateSession:
                 self.settings,
                 self.environment,
                 self.selection.wanted,
+                self.selection.other_cases(),
                 self.selection.scalings,
                 {name: metric for mapping in metrics for name, metric in mapping.items()},
                 self.seed,
                 self.progress,
                 self.phases,
             )
-            self.run.execute(self._running)
-            self.run.confirm(self._suspicious_cases())
+            self.run.execute(self._running, self._decide, self._compares)
+            self.notices += self.run.notes
             self._judge()
         except GateError as error:
             raise pytest.UsageError(str(error)) from None
@@ -111,27 +129,84 @@ class GateSession:
     def _baseline_directory(self) -> Path:
         return benchmark_adapter.device_directory(self.config, self.settings.baselines, self.environment.device.id)
 
-    def _suspicious_cases(self) -> list[Case]:
-        if self._baseline is None:
-            return []
-        wanted = [one for one in self.selection.wanted.values() if one.latency]
-        baseline, records, tolerance = self._baseline, self.run.records, self.selection.tolerance
-        return [one.case for one in wanted if is_suspicious(records[one.case.id], baseline, tolerance(one))]
+    def _compares(self, case: Case) -> bool:
+        return self._baseline is not None and bool(self._baseline.cases(case.id))
+
+    def _decide(self, record: CaseRecord, *, final: bool = False) -> LatencyDecision | None:
+        tolerance = self.selection.tolerance(self.selection.wanted[record.case.id])
+        # While it is measured, a case goes on until it is sure enough even if it alone has changed of all cases (see correct_for_family).
+        family = sum(wanted.latency for wanted in self.selection.wanted.values())
+        alpha = ALPHA if final else ALPHA / max(1, family)
+        return decide_latency(
+            record, self._baseline, tolerance=tolerance, first=self.settings.replicates, final=final, alpha=alpha
+        )
 
     def _judge(self) -> None:
-        problems = self.run.condition_before.problems(self.run.condition_after)
+        wanting = [record for record in self.run.records.values() if self.selection.wanted[record.case.id].latency]
+        found = {record.case.id: decision for record in wanting if (decision := self._decide(record, final=True)) is not None}
+        decisions = correct_for_family(found)
+        self.notices += self._shallowness(decisions)
         for case_id, wanted in self.selection.wanted.items():
             record = self.run.records[case_id]
             record.nodeids = [item.nodeid for item in wanted.items]
             self.results[case_id] = judge(
                 record,
                 self._baseline,
-                tolerance=self.selection.tolerance(wanted),
+                decisions.get(case_id),
                 wants_latency=wanted.latency,
                 wants_accuracy=wanted.accuracy,
-                condition_problems=problems,
+                invalid=self._veto(record, decisions.get(case_id)),
             )
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[case_id])
+        self.notices += self._machine_remarks(wanting, decisions.values())
+
+    def _veto(self, record: CaseRecord, decision: LatencyDecision | None) -> str | None:
+        """Why the latency of a case cannot be trusted: what happened to the machine meanwhile, or since the baseline."""
+        if not record.measured:
+            return None
+        threshold = self.selection.tolerance(self.selection.wanted[record.case.id]) if decision is None else decision.threshold
+        problems = self.run.condition_before.problems(self.run.condition_after)
+        disturbance = Disturbance.of(replicate.condition for replicate in record.all_replicates)
+        shifts = canary_shifts(self._baseline_canaries(), self.run.canary, threshold)
+        return veto(
+            None if decision is None else decision.verdict,
+            None if decision is None else decision.ratio,
+            threshold,
+            problems=problems,
+            disturbance=disturbance,
+            shifts=shifts,
+            in_turns=bool(record.pairs),
+        )
+
+    def _machine_remarks(self, records: Sequence[CaseRecord], decisions: Iterable[LatencyDecision]) -> list[str]:
+        """What was wrong with the machine as a whole, whether it took a verdict back or not."""
+        thresholds = [decision.threshold for decision in decisions]
+        conditions = [replicate.condition for record in records for replicate in record.all_replicates]
+        found = remarks(
+            min(thresholds, default=self.settings.default_tolerance),
+            problems=self.run.condition_before.problems(self.run.condition_after),
+            disturbance=Disturbance.of(conditions),
+            shifts=canary_shifts(self._baseline_canaries(), self.run.canary, min(thresholds, default=0.0)),
+        )
+        return [f"the machine: {remark}" for remark in found]
+
+    def _baseline_canaries(self) -> list[Mapping[str, Any]]:
+        sessions = self._baseline.sessions if self._baseline else ()
+        return [canary for session in sessions if isinstance(canary := session.condition.get("canary"), Mapping)]
+
+    def _shallowness(self, decisions: Mapping[str, LatencyDecision]) -> list[str]:
+        """What keeps the baseline from showing what the tolerances ask for; how many sessions there are is said elsewhere."""
+        if self._baseline is None or not decisions:
+            return []
+        from .baseline_depth import baseline_depth_lines
+
+        _, *doubts = baseline_depth_lines(
+            self._baseline.sessions,
+            datetime.now(timezone.utc),
+            tolerance={case_id: self.selection.tolerance(self.selection.wanted[case_id]) for case_id in decisions},
+            minimum_detectable={case_id: decision.minimum_detectable for case_id, decision in decisions.items()},
+        ) or [""]
+        return doubts
 
     # ---------------------------------------------------------------- what the fixtures give
 
@@ -193,6 +268,7 @@ class GateSession:
         record = self._record(case)
         baseline = self._baseline
         lacks_baseline = baseline is not None and not baseline.cases(case.id) and baseline.broken(case.id) is None
+        lacks_baseline |= record.other is not None and record.other.case is None
         check = LatencyCheck(
             self.results[case.id],
             record,
@@ -208,7 +284,15 @@ class GateSession:
         baseline = self._baseline
         close_ids = baseline.close_ids(case.id, set(self.selection.wanted)) if baseline else []
         other_devices = baseline.other_devices if baseline and not baseline.sessions else ()
-        return Messages(self._software_changes(), self._record_command(), close_ids, other_devices)
+        return Messages(
+            self._software_changes(),
+            self._record_command(),
+            close_ids,
+            other_devices,
+            reproduce=reproducing_command(self.config.invocation_params.args, case.id),
+            first=self.settings.replicates,
+            paired=self.settings.takes_turns,
+        )
 
     def _record_command(self) -> str:
         markers = self.config.getoption("markexpr", "")
@@ -247,7 +331,11 @@ class GateSession:
         }
 
     def _condition(self) -> dict[str, Any]:
-        return {"before": self.run.condition_before.as_dict(), "after": self.run.condition_after.as_dict()}
+        return {
+            "before": self.run.condition_before.as_dict(),
+            "after": self.run.condition_after.as_dict(),
+            "canary": self.run.canary,
+        }
 
     def _save(self, document: Mapping[str, Any], name: str) -> None:
         if self._stopped:
@@ -292,7 +380,7 @@ class GateSession:
             if absent:
                 self.notices.append(f"not in this run, though the baseline has them: {', '.join(absent)}")
         return RunResult(
-            mode="compare" if self.comparing else "measure",
+            mode=self._mode,
             device=self._device_result(),
             cases=list(self.results.values()),
             phases=self.phases,
@@ -300,6 +388,26 @@ class GateSession:
             software_changes=self._software_changes(),
             relaxed=self.settings.relax,
             exit_status=exit_status,
+            compared_sessions=[ComparedSession(session.path.stem, session.datetime) for session in self._compared_sessions],
+            against=self._other_stack(),
+        )
+
+    @property
+    def _mode(self) -> Mode:
+        return "against" if self.settings.takes_turns else "compare" if self.comparing else "measure"
+
+    @property
+    def _compared_sessions(self) -> Sequence[BaselineSession]:
+        return self._baseline.sessions if self._baseline else ()
+
+    def _other_stack(self) -> OtherStack | None:
+        if not self._prepared or self.environment.other is None:
+            return None
+        models = self.settings.against_models
+        return OtherStack(
+            self.settings.against or sys.executable,
+            self.environment.other.software.versions,
+            None if models is None else str(models),
         )
 
     def _device_result(self) -> DeviceResult:
@@ -309,6 +417,8 @@ class GateSession:
         return DeviceResult(environment.device.id, environment.device.as_dict(), environment.software.versions, self._condition())
 
     def _software_changes(self) -> Sequence[str] | None:
+        if self._prepared and self.environment.other is not None:
+            return SoftwareUnderTest.changes(self.environment.other.software, self.environment.software)
         if self._baseline is None or not self._baseline.sessions:
             return None
         return SoftwareUnderTest.changes(self._baseline.software, self.environment.software)
@@ -334,6 +444,19 @@ class GateSession:
     def close(self) -> None:
         """End every agent that still runs."""
         self._running.close()
+
+
+def reproducing_command(arguments: Sequence[str | os.PathLike[str]], case_id: str) -> str:
+    """The command that runs one case again as this run did, without writing what this run wrote."""
+    kept: list[str] = []
+    drop_next = False
+    for argument in map(str, arguments):
+        name, equals, _ = argument.partition("=")
+        if drop_next or name in _NOT_REPEATED:
+            drop_next = not drop_next and not equals and name != "--benchmark-autosave"
+        else:
+            kept.append(argument)
+    return shlex.join(["pytest", *kept, f"--gate-select={case_id}"])
 
 
 def _outcome_block(outcome: Outcome) -> dict[str, Any]:

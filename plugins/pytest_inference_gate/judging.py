@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import median
 
-from .accuracy import AccuracyFigures, judge_accuracy
+from .accuracy import FLOAT_REFERENCE, AccuracyFigures, judge_accuracy
 from .artifacts import StoredArtifact
-from .baselines import BaselineCase
 from .cards import PrecisionTolerance
 from .cases import Case
 from .comparison import Baseline
-from .decision import confirm, decide
+from .decision import ALPHA, LatencyDecision, decide
 from .outcome import OK, Outcome
+from .paired_decision import decide_pairs
+from .paired_measuring import ProcessPair
 from .results import AccuracyResult, ArtifactResult, CaseResult, Replicate, summarize_replicates
 from .verdict import Verdict, of_outcome
 
 
 @dataclass
+class OtherSide:
+    """What the other stack made of the case, in a run that measures two in turns. ``ran``: it has predicted or was measured.
+
+    ``case`` is the case as the other side's card has it, ``None`` where it has none of that name.
+    """
+
+    case: Case | None
+    outcome: Outcome = OK
+    artifact: StoredArtifact | None = None
+    ran: bool = False
+
+
+@dataclass
 class CaseRecord:
-    """What this run did with one case, raw: filled while it is prepared and measured."""
+    """What this run did with one case, raw: filled while it is prepared and measured.
+
+    ``replicates`` were measured alone, ``pairs`` in turns with ``other``; ``compared_with`` says whose predictions the figures were made
+    with; ``cost`` is what measuring took so far, in seconds.
+    """
 
     case: Case
     outcome: Outcome = OK
@@ -28,11 +46,20 @@ class CaseRecord:
     figures: AccuracyFigures | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     replicates: list[Replicate] = field(default_factory=list)
-    fresh_replicates: list[Replicate] = field(default_factory=list)  # taken to confirm a suspicion
+    pairs: list[ProcessPair] = field(default_factory=list)
+    other: OtherSide | None = None
+    compared_with: str = FLOAT_REFERENCE
+    cost: float = 0.0
 
     @property
     def all_replicates(self) -> list[Replicate]:
-        return [*self.replicates, *self.fresh_replicates]
+        """Of this stack."""
+        return [*self.replicates, *(pair.candidate for pair in self.pairs)]
+
+    @property
+    def measured(self) -> int:
+        """How many replicates, or pairs, there are."""
+        return len(self.replicates) + len(self.pairs)
 
 
 def tolerance_for(case: Case) -> PrecisionTolerance:
@@ -46,28 +73,42 @@ def tolerance_for(case: Case) -> PrecisionTolerance:
     )
 
 
-def is_suspicious(record: CaseRecord, baseline: Baseline, tolerance: float) -> bool:
-    """Whether the case's latency looks different from the baseline's, so that fresh replicates should confirm it."""
-    before = [case.replicates for case in baseline.cases(record.case.id)]
-    if not record.outcome.ok or not record.replicates or not before:
-        return False
-    decision = decide(before, [replicate.median for replicate in record.replicates], tolerance=tolerance)
-    return decision.verdict in (Verdict.SLOWER, Verdict.FASTER, Verdict.INCONCLUSIVE)
+def decide_latency(
+    record: CaseRecord, baseline: Baseline | None, *, tolerance: float, first: int, final: bool, alpha: float = ALPHA
+) -> LatencyDecision | None:
+    """What the measurements of a case so far say, and how many more are wanted; ``None`` where there is nothing to compare them with."""
+    if not record.outcome.ok or (record.other is not None and not record.other.outcome.ok):
+        return None
+    if record.pairs:
+        return decide_pairs(
+            [pair.ratio for pair in record.pairs],
+            tolerance=tolerance,
+            first=first,
+            alpha=alpha,
+            final=final,
+            candidate_median=median(pair.candidate.median for pair in record.pairs),
+            reference_median=median(pair.reference.median for pair in record.pairs),
+        )
+    before = [case.replicates for case in baseline.cases(record.case.id)] if baseline else []
+    if not before or not record.replicates:
+        return None
+    measured = [replicate.median for replicate in record.replicates]
+    return decide(before, measured, tolerance=tolerance, first=first, alpha=alpha, final=final)
 
 
 def judge(
     record: CaseRecord,
     baseline: Baseline | None,
+    decision: LatencyDecision | None,
     *,
-    tolerance: float,
     wants_latency: bool,
     wants_accuracy: bool,
-    condition_problems: Sequence[str],
+    invalid: str | None = None,
 ) -> CaseResult:
     """The result of one case, verdict included.
 
-    ``baseline`` is ``None`` in a run that compares nothing: then only outcome and accuracy are judged. ``tolerance`` is latency's, a share
-    of 1. ``condition_problems`` say what happened to the machine while it measured.
+    ``baseline`` is ``None`` in a run that compares with none; ``decision`` is latency's, ``None`` where nothing was compared: then only
+    outcome and accuracy are judged. ``invalid`` says why latency cannot be trusted, if so: what happened to the machine while it measured.
     """
     result = CaseResult.of(record.case)
     result.nodeids = list(record.nodeids)
@@ -80,25 +121,40 @@ def judge(
     before = baseline.cases(record.case.id) if baseline else []
     broken_before = baseline is not None and baseline.broken(record.case.id) is not None
     if not record.outcome.ok:
-        result.conclude(*_judge_failure(record.outcome, broken_before=broken_before, ran_before=bool(before)))
+        if record.other is not None and record.other.case is not None:
+            result.conclude(*_judge_failure_beside(record.outcome, record.other))
+        else:
+            result.conclude(*_judge_failure(record.outcome, broken_before=broken_before, ran_before=bool(before)))
         return result
     if wants_accuracy:
         result.accuracy = _judge_accuracy(record)
         result.conclude(result.accuracy.verdict, result.accuracy.decision.reason)
     if wants_latency:
-        result.latency = summarize_replicates(record.all_replicates, batch=record.case.batch)
+        result.latency = replace(summarize_replicates(record.all_replicates, batch=record.case.batch), cost=record.cost)
         peaks = [replicate.peak_rss_bytes for replicate in record.all_replicates if replicate.peak_rss_bytes is not None]
         result.peak_rss_bytes = max(peaks, default=None)
-        if baseline is not None:
-            result.conclude(*_judge_latency(result, record, before, tolerance, broken_before))
-        if condition_problems:
-            # Compared or not: what was measured on a throttled device must not become a baseline either.
-            result.latency = result.latency.invalidated(
-                f"the device changed while it was measured: {'; '.join(condition_problems)}"
+        if record.pairs and decision is not None:
+            result.latency = replace(
+                result.latency.decided(decision, [[pair.reference.median for pair in record.pairs]]),
+                pair_ratios=tuple(pair.ratio for pair in record.pairs),
             )
-            result.conclude(Verdict.INVALID, result.latency.reason)
+        elif decision is not None:
+            result.latency = result.latency.decided(decision, [case.replicates for case in before])
+        elif baseline is not None:
+            result.conclude(*_without_baseline(broken_before))
+        if invalid is not None:
+            # Compared or not: what was measured on a throttled device must not become a baseline either. The decision is shown, but
+            # has no say.
+            result.latency = result.latency.invalidated(invalid)
+            result.conclude(Verdict.INVALID, invalid)
+        elif decision is not None:
+            result.conclude(decision.verdict, decision.reason)
     if broken_before:
         result.conclude(Verdict.FIXED, "was broken in the baseline and works now; record a new baseline")
+    if record.other is not None and record.other.case is None:
+        result.conclude(Verdict.NO_BASELINE, "the models to compare with have no such case")
+    if record.other is not None and not record.other.outcome.ok:
+        result.conclude(Verdict.FIXED, f"works, but not with the other stack: {_in_words(record.other.outcome)}")
     return result
 
 
@@ -109,7 +165,24 @@ def _judge_failure(outcome: Outcome, *, broken_before: bool, ran_before: bool) -
             # The runtime went away: for whoever ships the upgrade this is a case that runs no more, not one to skip.
             return Verdict.BROKEN, f"ran in the baseline, but now: {outcome.message}"
         return verdict, outcome.message
-    return verdict, f"{outcome.kind} in stage {outcome.stage}: {outcome.message}"
+    return verdict, _in_words(outcome)
+
+
+def _judge_failure_beside(outcome: Outcome, other: OtherSide) -> tuple[Verdict, str]:
+    """What the failure of a case means, beside what the other stack made of it."""
+    if outcome.kind == "fetch_error":
+        return Verdict.BROKEN, _in_words(outcome)
+    if other.outcome.ok:
+        beside = "works with the other stack" if other.ran else "the other stack has what it takes"
+        return Verdict.BROKEN, f"{beside}, but with this one: {_in_words(outcome)}"
+    verdict = of_outcome(outcome, broken_in_baseline=other.outcome.kind not in ("unsupported", "fetch_error"))
+    if verdict is Verdict.KNOWN_BROKEN:
+        return verdict, f"broken with both stacks; with this one: {_in_words(outcome)}"
+    return verdict, outcome.message if verdict is Verdict.UNSUPPORTED else _in_words(outcome)
+
+
+def _in_words(outcome: Outcome) -> str:
+    return outcome.message if outcome.kind == "unsupported" else f"{outcome.kind} in stage {outcome.stage}: {outcome.message}"
 
 
 def _judge_accuracy(record: CaseRecord) -> AccuracyResult:
@@ -121,27 +194,14 @@ def _judge_accuracy(record: CaseRecord) -> AccuracyResult:
         record.figures,
         top1_drop=record.case.card.tolerance.top1_drop if tolerance.top1_drop is None else tolerance.top1_drop,
         agreement=tolerance.agreement,
-        expected_top1=evaluation.top1 if evaluation else None,
+        # What the card says is said of the float model; of two stacks neither need be that.
+        expected_top1=evaluation.top1 if evaluation and record.compared_with == FLOAT_REFERENCE else None,
+        reference=record.compared_with,
     )
     return AccuracyResult(record.figures, decision, record.metrics)
 
 
-def _judge_latency(
-    result: CaseResult,
-    record: CaseRecord,
-    before: Sequence[BaselineCase],
-    tolerance: float,
-    broken_before: bool,
-) -> tuple[Verdict, str]:
-    assert result.latency is not None
-    if not before:
-        if broken_before:
-            return Verdict.FIXED, "was broken in the baseline and works now, so there is no latency to compare with yet"
-        return Verdict.NO_BASELINE, "the baseline does not have this case"
-    sessions = [case.replicates for case in before]
-    first = [replicate.median for replicate in record.replicates]
-    fresh = [replicate.median for replicate in record.fresh_replicates]
-    decision = confirm(sessions, first, fresh, tolerance=tolerance) if fresh else decide(sessions, first, tolerance=tolerance)
-    result.latency = result.latency.decided(decision, sessions)
-    assert result.latency.verdict is not None
-    return result.latency.verdict, result.latency.reason
+def _without_baseline(broken_before: bool) -> tuple[Verdict, str]:
+    if broken_before:
+        return Verdict.FIXED, "was broken in the baseline and works now, so there is no latency to compare with yet"
+    return Verdict.NO_BASELINE, "the baseline does not have this case"

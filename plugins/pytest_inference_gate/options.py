@@ -17,6 +17,8 @@ import pytest
 from . import verdict
 
 DEFAULT_TOLERANCE = 0.05
+DEFAULT_PAIRED_TOLERANCE = 0.03  # measuring in turns cancels most of what makes a stored baseline need more
+DEFAULT_BUDGET = 120.0
 DEFAULT_REPLICATES = 5
 DEFAULT_TIMEOUTS = {"probe": 60.0, "convert": 1800.0, "load": 300.0, "predict": 1800.0, "measure": 600.0}
 _LONGEST_TIMEOUT = 1_000_000  # seconds, eleven days: the system cannot wait for much more
@@ -71,6 +73,12 @@ def parse_counts(text: str) -> tuple[int, ...]:
 def parse_seconds(text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d+)?", text.strip()) or float(text.strip()) > 600:
         raise _BadValue("is not a number of seconds of at most 600")
+    return float(text.strip())
+
+
+def parse_budget(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text.strip()) or not 0 < float(text.strip()) <= _LONGEST_TIMEOUT:
+        raise _BadValue(f"is not a number of seconds of more than 0 and at most {_LONGEST_TIMEOUT}")
     return float(text.strip())
 
 
@@ -130,13 +138,35 @@ OPTIONS: tuple[_Option, ...] = (
     _Option("threads", "N,N", "thread counts, instead of the cards'", parse_counts),
     _Option("convert-with", "PYTHON", "interpreter whose converters are used (default: this one)", parse_python),
     _Option("run-with", "PYTHON", "interpreter whose runtimes are measured (default: this one)", parse_python),
-    _Option("replicates", "N", f"fresh processes measured for each case (default: {DEFAULT_REPLICATES})", parse_count),
+    _Option(
+        "against",
+        "PYTHON",
+        "measure in turns with the software stack of this interpreter, instead of comparing with stored baselines",
+        parse_python,
+    ),
+    _Option(
+        "against-models",
+        "DIR",
+        "measure in turns with the same cases of the model cards in this folder, such as an older quantization of them",
+    ),
+    _Option(
+        "replicates",
+        "N",
+        f"fresh processes that are measured for each case before anything is said of it (default: {DEFAULT_REPLICATES})",
+        parse_count,
+    ),
+    _Option(
+        "budget",
+        "SECONDS",
+        f"how long a case that looks different may be measured in all, to be sure of it (default: {DEFAULT_BUDGET:g})",
+        parse_budget,
+    ),
     _Option("rounds", "N", "rounds measured in each replicate (default: 50 or more, for at least 0.2 s)", parse_count),
     _Option("warm-up", "SECONDS", "shortest warm-up of a replicate (default: 0.3)", parse_seconds),
     _Option(
         "tolerance",
         "SHARE",
-        "how much slower than the baseline is still good, such as 5%% (default: the card's, else 5%%)",
+        "how much slower than the baseline is still good, such as 5%% (default: the card's, else 5%%; 3%% in turns)",
         parse_share,
     ),
     _Option("relax", "VERDICTS", f"verdicts that shall not turn the run red, of: {', '.join(RELAXABLE)}", parse_relaxed),
@@ -170,11 +200,14 @@ class Settings:
     threads: tuple[int, ...] | None
     convert_with: str | None
     run_with: str | None
+    against: str | None
+    against_models: Path | None
     replicates: int
+    budget: float  # seconds for each case
     rounds: int | None
     warm_up: float | None
     tolerance: float | None  # given on the command line: wins over markers and cards
-    default_tolerance: float  # the ini file's, else 5 %: where neither marker nor card says anything
+    default_tolerance: float  # the ini file's, else 5 % or 3 %: where neither marker nor card says anything
     relax: frozenset[str]
     baselines: Path
     store: Path | None
@@ -185,6 +218,11 @@ class Settings:
     timeouts: dict[str, float]
     memory_limit: int | None
     seed: int | None
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether two stacks, or two sets of models, are measured in turns."""
+        return self.against is not None or self.against_models is not None
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -293,6 +331,9 @@ def read_settings(config: pytest.Config) -> Settings:
 
     models, from_command_line = _texts(config, by_name["models"])
     tolerance, tolerance_from_command_line = _values(config, by_name["tolerance"])
+    against = python("against")
+    against_models = path("against-models")
+    default_tolerance = DEFAULT_TOLERANCE if against is None and against_models is None else DEFAULT_PAIRED_TOLERANCE
     return Settings(
         models=tuple(_path(config, text, from_command_line) for text in models),
         select=tuple(many("select")),
@@ -300,11 +341,14 @@ def read_settings(config: pytest.Config) -> Settings:
         threads=one("threads"),
         convert_with=python("convert-with"),
         run_with=python("run-with"),
+        against=against,
+        against_models=against_models,
         replicates=one("replicates") or DEFAULT_REPLICATES,
+        budget=one("budget") or DEFAULT_BUDGET,
         rounds=one("rounds"),
         warm_up=one("warm-up"),
         tolerance=tolerance[0] if tolerance and tolerance_from_command_line else None,
-        default_tolerance=tolerance[0] if tolerance and not tolerance_from_command_line else DEFAULT_TOLERANCE,
+        default_tolerance=tolerance[0] if tolerance and not tolerance_from_command_line else default_tolerance,
         relax=frozenset(one("relax") or ()),
         baselines=path("baselines") or config.rootpath / "baselines",
         store=path("store"),

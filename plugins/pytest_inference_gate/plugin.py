@@ -53,8 +53,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if not options.is_configured(config) or not config.pluginmanager.hasplugin("benchmark"):
         return
     settings = options.read_settings(config)  # here, so that a bad value is told before anything is collected
-    uses_storage = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "save", "autosave"))
-    if uses_storage and benchmark_adapter.explicit_storage_directory(config) is not None:
+    storing = [name for name in ("compare", "save", "autosave") if config.getoption(f"benchmark_{name}", None)]
+    if settings.takes_turns and storing:
+        option = "--gate-against" if settings.against else "--gate-against-models"
+        raise pytest.UsageError(
+            f"{option} measures in turns, which neither needs nor makes a baseline: leave out --benchmark-{storing[0]}, or {option}"
+        )
+    if storing and benchmark_adapter.explicit_storage_directory(config) is not None:
         from .devices import local_identity
 
         directory = benchmark_adapter.device_directory(config, settings.baselines, local_identity().id)

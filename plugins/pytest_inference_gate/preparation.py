@@ -84,6 +84,10 @@ class Preparation:
         value: PreparedInputs = self._once(("calibration", card.name), lambda: self._prepare_inputs(card, "calibration"))
         return value
 
+    def inputs(self, card: ModelCard, purpose: str) -> PreparedInputs:
+        """The card's ``evaluation`` or ``calibration`` inputs."""
+        return self.evaluation_inputs(card) if purpose == "evaluation" else self.calibration_inputs(card)
+
     def artifact(self, case: Case) -> StoredArtifact:
         """The case's converted model. Cases that differ in their number of threads alone share it."""
         key = ("artifact", case.model, case.backend, case.precision, str(case.batch))

@@ -49,8 +49,11 @@ class LatencyResult:
     * ``p50``, ``p90``, ``p99``: percentiles of the rounds of all replicates together; ``p99`` is None below 500 rounds.
     * ``throughput``: samples per second, batch / median.
     * ``unsteady``: how many replicates were still getting faster or slower when their warm-up ran out of time.
-    * ``baseline_sessions``: the replicates of each session that was compared with, empty where nothing was compared.
+    * ``baseline_sessions``: the replicates of each session that was compared with, empty where nothing was compared; where two
+      stacks were measured in turns, one session: the replicates of the other stack.
+    * ``pair_ratios``: where two stacks were measured in turns, candidate / reference of each pair of processes, in their order.
     * ``decision``: None where nothing was compared.
+    * ``cost``: wall-clock seconds of all that was measured for the case, both stacks included; None where it is not known.
     """
 
     load: float | None
@@ -66,6 +69,8 @@ class LatencyResult:
     baseline_sessions: tuple[tuple[float, ...], ...] = ()
     decision: LatencyDecision | None = None
     invalid: str | None = None
+    pair_ratios: tuple[float, ...] = ()
+    cost: float | None = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -163,6 +168,25 @@ class DeviceResult:
     condition: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ComparedSession:
+    """A saved session that the run was compared with: its name and when it was taken, as ISO 8601."""
+
+    name: str
+    datetime: str
+
+
+@dataclass(frozen=True)
+class OtherStack:
+    """What was measured in turns with this stack. ``python`` is its interpreter; ``software`` like ``DeviceResult.software``; ``models``
+    the folder of its model cards, ``None`` where they are the same.
+    """
+
+    python: str
+    software: Mapping[str, str] = field(default_factory=dict)
+    models: str | None = None
+
+
 @dataclass
 class RunResult:
     """One pytest run.
@@ -172,6 +196,7 @@ class RunResult:
       where there is no other software to compare with.
     * ``relaxed``: the verdicts that an option turned green. ``saved``: the name under which the run became a baseline.
     * ``exit_status``: pytest's, None while it is not known.
+    * ``compared_sessions``: the sessions of the baseline, oldest first; ``against``: the other stack in a run of mode "against".
     """
 
     mode: Mode
@@ -183,6 +208,8 @@ class RunResult:
     relaxed: frozenset[str] = frozenset()
     saved: str | None = None
     exit_status: int | None = None
+    compared_sessions: Sequence[ComparedSession] = ()
+    against: OtherStack | None = None
 
     def counts(self) -> dict[Verdict, int]:
         """How many cases have each verdict, for those that occur, in the order of :class:`Verdict`."""

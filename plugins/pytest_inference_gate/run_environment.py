@@ -1,4 +1,4 @@
-"""What a run works with: the store, the folder for its logs, the two roles, the device and its software."""
+"""What a run works with: the store, the folder for its logs, the software stacks in their two roles, the device."""
 
 from __future__ import annotations
 
@@ -24,38 +24,70 @@ _KEPT_LOGS = 20  # runs
 
 
 @dataclass(frozen=True)
+class Stack:
+    """``converter`` and ``runtime`` are one object where one interpreter has both roles."""
+
+    converter: AgentRole
+    runtime: AgentRole
+
+    @property
+    def software(self) -> SoftwareUnderTest:
+        software = SoftwareUnderTest.from_probe(self.runtime.probe)
+        if self.converter is self.runtime:
+            return software
+        return software.with_converter(SoftwareUnderTest.from_probe(self.converter.probe))
+
+
+@dataclass(frozen=True)
 class RunEnvironment:
-    """``logs`` is this run's own folder; ``converter`` and ``runtime`` are one object where one interpreter has both roles."""
+    """``logs`` is this run's own folder; ``other`` is what is measured in turns with ``stack``."""
 
     store: ArtifactStore
     logs: Path
-    converter: AgentRole
-    runtime: AgentRole
+    stack: Stack
     device: DeviceIdentity
-    software: SoftwareUnderTest
+    other: Stack | None = None
+
+    @property
+    def converter(self) -> AgentRole:
+        return self.stack.converter
+
+    @property
+    def runtime(self) -> AgentRole:
+        return self.stack.runtime
+
+    @property
+    def software(self) -> SoftwareUnderTest:
+        return self.stack.software
 
 
 def open_environment(
     settings: Settings, extensions: Mapping[str, BackendExtension], running: RunningAgents, notice: Callable[[str], None]
 ) -> RunEnvironment:
-    """Open the store and probe the targets. Raises a ``GateError`` where one of them cannot be used."""
+    """Open the store and probe each interpreter once. Raises a ``GateError`` where one of them cannot be used.
+
+    Of the two roles, ``--gate-convert-with`` and ``--gate-run-with`` fix one for both stacks; where they say nothing, each stack
+    converts and runs for itself.
+    """
     store = ArtifactStore(settings.store or default_store_root(), notice=notice)
     logs = _make_log_folder(store.root / "logs")
     limits = Limits(seconds=settings.timeouts, memory_bytes=settings.memory_limit)
     files = {name: extension.module for name, extension in extensions.items()}
 
-    def role(python: str | None, name: str) -> AgentRole:
-        opened = AgentRole(InterpreterTarget(python or sys.executable, files), limits, logs, running)
-        opened.ask(name)
-        return opened
+    known: dict[str, AgentRole] = {}
 
-    converter = role(settings.convert_with, "converter")
-    runtime = converter if settings.run_with == settings.convert_with else role(settings.run_with, "runtime")
-    software = SoftwareUnderTest.from_probe(runtime.probe)
-    if converter is not runtime:
-        software = software.with_converter(SoftwareUnderTest.from_probe(converter.probe))
-    device = DeviceIdentity.from_facts(runtime.probe["device"])
-    return RunEnvironment(store, logs, converter, runtime, device, software)
+    def role(python: str, name: str) -> AgentRole:
+        if python not in known:
+            known[python] = AgentRole(InterpreterTarget(python, files), limits, logs, running)
+            known[python].ask(name)
+        return known[python]
+
+    def stack(python: str) -> Stack:
+        return Stack(role(settings.convert_with or python, "converter"), role(settings.run_with or python, "runtime"))
+
+    own = stack(sys.executable)
+    other = stack(settings.against or sys.executable) if settings.takes_turns else None
+    return RunEnvironment(store, logs, own, DeviceIdentity.from_facts(own.runtime.probe["device"]), other)
 
 
 def _make_log_folder(root: Path) -> Path:

@@ -79,30 +79,31 @@ def measure_loaded(agent: AgentProcess, inputs: PreparedInputs, plan: Plan, load
 
 def sweep(
     cases: Sequence[Case],
-    replicates: int,
-    measure: Callable[[Case, int], Replicate],
+    counts: Mapping[str, int],
+    measure: Callable[[Case], None],
     *,
-    seed: int,
+    order: random.Random,
     progress: Callable[[int, int, Case], None],
-) -> tuple[dict[str, list[Replicate]], dict[str, StageFailed]]:
-    """``replicates`` passes over ``cases``, each in an order of its own. A case that fails is not tried again in later passes.
+    before_pass: Callable[[], object] = lambda: None,
+) -> dict[str, StageFailed]:
+    """Measure each case as often as ``counts`` says by its id, in passes, each in an order of its own.
 
-    ``progress`` gets the number of the replicate, how many there will be, and the case.
+    A case that fails is not tried again in later passes; what it failed of is returned by its id. ``progress`` gets the number of the
+    measurement, how many there will be, and the case.
     """
-    order = random.Random(seed)
-    measured: dict[str, list[Replicate]] = {case.id: [] for case in cases}
     failed: dict[str, StageFailed] = {}
-    total = replicates * len(cases)
-    done = 0
-    for number in range(replicates):
-        remaining = [case for case in cases if case.id not in failed]
+    total = sum(counts[case.id] for case in cases)
+    done = number = 0
+    while remaining := [case for case in cases if case.id not in failed and counts[case.id] > number]:
+        before_pass()
         order.shuffle(remaining)
+        number += 1
         for case in remaining:
             done += 1
             progress(done, total, case)
             try:
-                measured[case.id].append(measure(case, number))
+                measure(case)
             except StageFailed as failure:
                 failed[case.id] = failure
-                total -= replicates - number - 1
-    return measured, failed
+                total -= counts[case.id] - number
+    return failed

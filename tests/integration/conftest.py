@@ -4,6 +4,7 @@ import importlib
 import json
 import pkgutil
 import shutil
+import sys
 from pathlib import Path
 
 import numpy
@@ -87,6 +88,22 @@ backends = {{ linear = {json.dumps(list(precisions))} }}
         result = self.run(f"--benchmark-save={name}", *arguments)
         assert result.ret == 0, result.stdout.str()
         return result
+
+    def record(self, this, other_stack=None, model="linear", **extra):
+        """Let the model take, process by process, the seconds given: of this stack, and of the other one."""
+        folder = self.path / f"recorded-{model}"
+        folder.mkdir(exist_ok=True)
+        for stack, medians in (("this", this), ("other", other_stack or this)):
+            (folder / f"{stack}.json").write_text(json.dumps(list(medians)))
+            (folder / f"{stack}.taken").write_text("")
+        self.write_model(model, recorded=str(folder), **extra)
+
+    def other_stack(self):
+        """An interpreter that stands for another environment: the backend knows it by a variable."""
+        python = self.path / "other-stack"
+        python.write_text(f'#!/bin/sh\nLINEAR_STACK=other exec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        return python
 
     def sessions(self):
         """The saved sessions, oldest first."""

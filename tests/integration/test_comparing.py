@@ -42,18 +42,17 @@ def test_a_slower_case_fails_its_own_test_with_every_figure(linear_project):
 
 
 def test_a_slow_moment_is_not_confirmed_by_fresh_replicates(linear_project):
-    left = linear_project.path / "left"
-    left.write_text("0")
-    linear_project.write_model(slow_until=str(left))
+    linear_project.write_card(tolerance="latency = 0.05\ntop1_drop = 0.02")
+    linear_project.record([0.010])
     linear_project.save("before", "-k", "latency")
-    left.write_text("5")
+    linear_project.record([0.012] * 5 + [0.010])
     result, document = linear_project.gate_json("--benchmark-compare", "-k", "latency")
     assert result.ret == 0
     (case,) = document["cases"]
     assert case["verdict"] == "pass"
-    assert "10 fresh ones did not confirm" in case["reason"]
-    assert len(case["latency"]["replicates"]) == 15
-    result.stdout.fnmatch_lines(["*1 case looks different from the baseline: taking 10 fresh replicates of each to confirm it"])
+    assert "5 fresh ones did not confirm" in case["reason"]
+    assert len(case["latency"]["replicates"]) == 10
+    result.stdout.fnmatch_lines(["*1 case looks different from the baseline: measuring 5 times more to be sure"])
 
 
 def test_a_faster_case_passes_and_says_that_the_baseline_is_stale(linear_project):
@@ -137,10 +136,10 @@ def test_a_renamed_case_has_no_baseline_and_its_old_name_is_offered(linear_proje
 def test_few_replicates_are_inconclusive_with_a_letter_of_their_own(linear_project):
     linear_project.save()
     linear_project.scale_baseline(1 / 1000)
-    result = linear_project.run("--benchmark-compare", "--gate-replicates=1", "-v")
+    result = linear_project.run("--benchmark-compare", "--gate-replicates=1", "--gate-budget=0.001", "-v")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*test_latency*INCONCLUSIVE*"])
-    relaxed = linear_project.run("--benchmark-compare", "--gate-replicates=1", "--gate-relax=inconclusive")
+    relaxed = linear_project.run("--benchmark-compare", "--gate-replicates=1", "--gate-budget=0.001", "--gate-relax=inconclusive")
     assert relaxed.ret == 0
 
 

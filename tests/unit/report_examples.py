@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import numpy
 
-from pytest_inference_gate.accuracy import AccuracyFigures, compare_predictions, judge_accuracy
-from pytest_inference_gate.decision import decide
+from pytest_inference_gate.accuracy import OTHER_STACK, AccuracyFigures, compare_predictions, judge_accuracy
+from pytest_inference_gate.decision import correct_for_family, decide
 from pytest_inference_gate.outcome import Outcome
+from pytest_inference_gate.paired_decision import decide_pairs
 from pytest_inference_gate.results import (
     AccuracyResult,
     ArtifactResult,
     CaseResult,
+    ComparedSession,
     DeviceResult,
     LatencyResult,
+    OtherStack,
     Replicate,
     RunResult,
     summarize_replicates,
@@ -25,16 +31,54 @@ BASELINE = ((0.01141, 0.01138, 0.01152, 0.01144, 0.01140), (0.01147, 0.01139, 0.
 MEDIANS = (0.01142, 0.01140, 0.01151, 0.01145, 0.01139)
 
 
-def latency(factor: float = 1.0, *, compared: bool = True, batch: int = 1, rounds: int = 50) -> LatencyResult:
-    """Five replicates that are ``factor`` times as slow as the baseline's."""
-    replicates = [
-        Replicate(0.021, 0.034, tuple(factor * middle * (0.98 + 0.04 * i / (rounds - 1)) for i in range(rounds)))
-        for middle in MEDIANS
-    ]
-    result = summarize_replicates(replicates, batch=batch)
-    if compared:
-        result = result.decided(decide(BASELINE, result.replicates, tolerance=0.05), BASELINE)
-    return result
+SECONDS_PER_REPLICATE = 0.8
+
+
+def latency(
+    factor: float = 1.0,
+    *,
+    compared: bool = True,
+    batch: int = 1,
+    rounds: int = 50,
+    most: int = 25,
+    medians: Sequence[float] = MEDIANS,
+) -> LatencyResult:
+    """Replicates that are ``factor`` times as slow as the baseline's: five, and where these are compared as many more as the
+    decision wants, up to ``most``.
+    """
+    count = 5
+    while True:
+        replicates = [
+            Replicate(0.021, 0.034, tuple(factor * middle * (0.98 + 0.04 * i / (rounds - 1)) for i in range(rounds)))
+            for middle in (medians[number % len(medians)] for number in range(count))
+        ]
+        result = replace(summarize_replicates(replicates, batch=batch), cost=SECONDS_PER_REPLICATE * count)
+        if not compared:
+            return result
+        decision = decide(BASELINE, result.replicates, tolerance=0.05, final=count >= most)
+        if not decision.wanted:
+            return result.decided(decision, BASELINE)
+        count = min(most, count + decision.wanted)
+
+
+PAIR_RATIOS = (1.004, 0.996, 1.011, 0.989, 1.002, 1.000, 0.993, 1.007, 0.998, 1.005)
+
+
+def paired_latency(factor: float = 1.0, *, most: int = 25, ratios: Sequence[float] = PAIR_RATIOS) -> LatencyResult:
+    """Pairs of processes of two stacks, this one ``factor`` times as slow as the other: as many as the decision wants."""
+    count = 5
+    while True:
+        seen = [factor * ratios[number % len(ratios)] for number in range(count)]
+        other = [MEDIANS[number % len(MEDIANS)] for number in range(count)]
+        this = [middle * ratio for middle, ratio in zip(other, seen, strict=True)]
+        decision = decide_pairs(
+            seen, tolerance=0.03, final=count >= most, candidate_median=median(this), reference_median=median(other)
+        )
+        if not decision.wanted:
+            replicates = [Replicate(0.021, None, tuple(middle * (0.98 + 0.04 * i / 79) for i in range(80))) for middle in this]
+            result = replace(summarize_replicates(replicates, batch=1), cost=2 * SECONDS_PER_REPLICATE * count)
+            return replace(result.decided(decision, [other]), pair_ratios=tuple(seen))
+        count = min(most, count + decision.wanted)
 
 
 def figures(lost: int = 0, *, n: int = 1000) -> AccuracyFigures:
@@ -46,9 +90,9 @@ def figures(lost: int = 0, *, n: int = 1000) -> AccuracyFigures:
     return compare_predictions(candidate, numpy.zeros(n, dtype=int), reference)
 
 
-def accuracy(lost: int = 0, *, n: int = 1000) -> AccuracyResult:
+def accuracy(lost: int = 0, *, n: int = 1000, reference: str = "the float reference") -> AccuracyResult:
     compared = figures(lost, n=n)
-    return AccuracyResult(compared, judge_accuracy(compared))
+    return AccuracyResult(compared, judge_accuracy(compared, reference=reference))
 
 
 def measured(
@@ -65,6 +109,29 @@ def measured(
     if case.latency.verdict is not None:
         case.conclude(case.latency.verdict, case.latency.reason)
     case.conclude(case.accuracy.verdict, case.accuracy.decision.reason)
+    return case
+
+
+def paired(name: str = "digits_cnn", *, factor: float = 1.0, lost: int = 0, most: int = 25) -> CaseResult:
+    """A case that two stacks ran in turns."""
+    case = measured(name, compared=False)
+    case.verdict, case.reason = Verdict.PASS, ""
+    case.latency = paired_latency(factor, most=most)
+    case.accuracy = accuracy(lost, reference=OTHER_STACK)
+    assert case.latency.verdict is not None
+    case.conclude(case.latency.verdict, case.latency.reason)
+    case.conclude(case.accuracy.verdict, case.accuracy.decision.reason)
+    return case
+
+
+def out_of_budget(name: str = "hasty_cnn") -> CaseResult:
+    """Slower in the first replicates, and no time for fresh ones."""
+    case = measured(name)
+    case.verdict, case.reason = Verdict.PASS, ""
+    case.latency = latency(1.083, most=5)
+    assert case.latency.decision is not None
+    assert case.latency.decision.stage == "budget"
+    case.conclude(case.latency.decision.verdict, case.latency.reason)
     return case
 
 
@@ -91,11 +158,10 @@ def case_with(verdict: Verdict) -> CaseResult:
     case = measured(f"{verdict.value}_cnn")
     assert case.latency is not None
     if verdict is Verdict.INCONCLUSIVE:
-        medians = (0.0114, 0.0125, 0.0124, 0.0126, 0.0113)
-        decided = case.latency.decided(decide(BASELINE, medians, tolerance=0.05), BASELINE)
+        decided = latency(medians=(0.0114, 0.0125, 0.0110, 0.0126, 0.0125))
     elif verdict is Verdict.UNGATEABLE:
         wild = tuple((0.01142 * factor,) * 5 for factor in (0.9, 1.0, 1.1))
-        decided = case.latency.decided(decide(wild, MEDIANS, tolerance=0.05), wild)
+        decided = case.latency.decided(decide(wild, MEDIANS, tolerance=0.05, final=True), wild)
     elif verdict is Verdict.INVALID:
         decided = case.latency.invalidated("the device changed while it was measured: 12 throttle events")
     elif verdict is Verdict.PASS:
@@ -124,3 +190,65 @@ def run_of(*cases: CaseResult, mode: str = "compare", **more: object) -> RunResu
 def everything() -> RunResult:
     """One case of each verdict."""
     return run_of(*(case_with(verdict) for verdict in Verdict), software_changes=["ai-edge-litert 2.1.0 -> 2.3.0"], exit_status=1)
+
+
+SESSIONS = (
+    ComparedSession("0001_jp6.0", "2026-02-03T10:00:00+00:00"),
+    ComparedSession("0002_jp6.0", "2026-02-26T18:30:00.123456"),
+)
+
+
+def against(*cases: CaseResult) -> RunResult:
+    """A run that measured this stack and an older one in turns."""
+    other = OtherStack("old-env/bin/python", {"python": "3.11.7", "ai-edge-litert": "2.1.0", "numpy": "1.26.4"})
+    return run_of(
+        *cases, mode="against", against=other, software_changes=["ai-edge-litert 2.1.0 -> 2.3.0", "numpy 1.26.4 -> none"]
+    )
+
+
+def corrected(*cases: CaseResult) -> list[CaseResult]:
+    """The cases, their p-values corrected for being that many, as a run does it."""
+    decisions = {
+        case.id: case.latency.decision for case in cases if case.latency is not None and case.latency.decision is not None
+    }
+    for case_id, decision in correct_for_family(decisions).items():
+        (case,) = (case for case in cases if case.id == case_id)
+        assert case.latency is not None
+        case.latency = replace(case.latency, decision=decision)
+    return list(cases)
+
+
+def documented_failure() -> tuple[CaseResult, str]:
+    """The case and the message that docs/explanation/reading-a-failure.md walks through, one of 16 cases of its run."""
+    from pytest_inference_gate.report.messages import latency_failure_message
+
+    sessions = (
+        (0.01562, 0.01548, 0.01571, 0.01555, 0.01550),
+        (0.01583, 0.01577, 0.01569, 0.01602, 0.01574),
+        (0.01559, 0.01566, 0.01551, 0.01558, 0.01580),
+    )
+    medians = (
+        *(0.01741, 0.01728, 0.01763, 0.01735, 0.01730, 0.01738, 0.01752, 0.01726, 0.02417, 0.01744),
+        *(0.01733, 0.01759, 0.01740, 0.01729, 0.01747),
+    )
+    replicates = [Replicate(0.043, 0.071, tuple(middle * (0.98 + 0.04 * i / 49) for i in range(50))) for middle in medians]
+    count = 5
+    decision = decide(sessions, medians[:count], tolerance=0.05)
+    while decision.wanted:
+        count += decision.wanted
+        decision = decide(sessions, medians[:count], tolerance=0.05)
+    case = CaseResult("mobilenet_v2-tflite-int8-b1-t1", "mobilenet_v2", "tflite", "int8")
+    measured_latency = replace(summarize_replicates(replicates[:count], batch=1), cost=1.29 * count)
+    decision = decide(sessions, measured_latency.replicates, tolerance=0.05)
+    others = {f"other {number}": decide(BASELINE, MEDIANS, tolerance=0.05) for number in range(15)}
+    decision = correct_for_family({case.id: decision, **others})[case.id]
+    case.latency = measured_latency.decided(decision, sessions)
+    case.conclude(decision.verdict, decision.reason)
+    message = latency_failure_message(
+        case,
+        decision,
+        ["ai-edge-litert 2.1.0 -> 2.3.0", "numpy 1.26.4 -> 2.1.3"],
+        reproduce=f'pytest "tests/gate/test_latency.py::test_latency[{case.id}]" --benchmark-compare=0003_litert-2.1',
+        first=5,
+    )
+    return case, message

@@ -231,15 +231,29 @@ def test_condition_of_a_laptop(tmp_path: Path) -> None:
     assert condition["thermal_zones"] == [{"name": "x86_pkg_temp", "celsius": 54.0}]
     assert condition["throttle_counts"] == {"cpu0/core_throttle_count": 3, "cpu0/package_throttle_count": 7}
     assert condition["on_battery"] is True
-    assert (condition["steal_ticks"], condition["total_ticks"]) == (0, 965)
+    # Waiting for a disk is not work.
+    assert (condition["steal_ticks"], condition["busy_ticks"], condition["total_ticks"]) == (0, 155, 965)
     assert condition["memory_available_bytes"] == 9000000 * 1024
 
 
 def test_condition_of_a_virtual_machine(tmp_path: Path) -> None:
     condition = device_facts.condition(plant(tmp_path, VIRTUAL_MACHINE))
     # The guest times at the end of the line are contained in the others.
-    assert (condition["steal_ticks"], condition["total_ticks"]) == (35, 1000)
+    assert (condition["steal_ticks"], condition["busy_ticks"], condition["total_ticks"]) == (35, 155, 1000)
     assert condition["current_khz"] == {"cpu0": 800125, "cpu1": 801125}
+
+
+def test_what_only_this_machine_s_kernel_can_tell(tmp_path: Path) -> None:
+    elsewhere, here = device_facts.condition(plant(tmp_path, LAPTOP)), device_facts.condition()
+    assert (elsewhere["process_seconds"], elsewhere["ticks_per_second"]) == (None, None)
+    assert here["process_seconds"] > 0
+    assert here["ticks_per_second"] > 0
+
+
+def test_swap_in_use(tmp_path: Path) -> None:
+    tree = {"proc/meminfo": "MemTotal: 100 kB\nSwapTotal: 2048 kB\nSwapFree: 1000 kB\n"}
+    assert device_facts.condition(plant(tmp_path / "some", tree))["swap_used_bytes"] == 1048 * 1024
+    assert device_facts.condition(plant(tmp_path / "none", {}))["swap_used_bytes"] is None
 
 
 def test_condition_of_boards(tmp_path: Path) -> None:

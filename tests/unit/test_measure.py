@@ -133,6 +133,32 @@ def test_garbage_collection_is_on_again_after_an_error() -> None:
     assert gc.isenabled()
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_block_is_exactly_so_many_rounds_undisturbed_by_garbage(monkeypatch: pytest.MonkeyPatch, enabled: bool) -> None:
+    device = Device(itertools.cycle([1.0, 2.0, 3.0]))
+    monkeypatch.setattr(measure, "best_clock", lambda: device.clock)
+    seen = []
+
+    def call() -> None:
+        seen.append(gc.isenabled())
+        device()
+
+    was_enabled = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        assert measure.measure_block(call, 5) == pytest.approx([0.001, 0.002, 0.003, 0.001, 0.002])
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
+    assert seen == [False] * 5
+
+
+def test_a_block_that_fails_leaves_garbage_collection_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        measure.measure_block(lambda: 1 // 0, 3)
+    assert gc.isenabled()
+
+
 def test_the_first_inference_is_told_only_where_it_is_the_first() -> None:
     rule = {"minimum": 1, "minimum_seconds": 0, "maximum": 1}
     assert measure.measure(lambda: None, None, rule, True)["first_inference"] >= 0

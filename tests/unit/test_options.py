@@ -132,6 +132,8 @@ BAD = {
     "threads": ["-1", "1.5"],
     "convert-with": ["no-such-python", "/no/such/python", "~nobody-of-this-name/python"],
     "run-with": ["no-such-python"],
+    "against": ["no-such-python"],
+    "budget": ["0", "-1", "2m", "9999999"],
     "replicates": ["0", "five"],
     "rounds": ["0", "1e3"],
     "warm-up": ["-1", "1h", "601"],
@@ -144,6 +146,7 @@ BAD = {
 }
 EASY = {
     "models": "cards",
+    "against-models": "older",
     "select": "*",
     "baselines": "elsewhere",
     "store": "elsewhere",
@@ -210,7 +213,10 @@ VALUES = {  # name: (text in the ini file, on the command line), (the setting's 
     "threads": (("1,2", "4"), ((1, 2), (4,))),
     "convert_with": (("bin/python", "bin/python"), ("<ini>/bin/python", "<cwd>/bin/python")),
     "run_with": (("./bin/python", "../bin/python"), ("<ini>/bin/python", "<cwd>/../bin/python")),
+    "against": (("bin/python", "../bin/python"), ("<ini>/bin/python", "<cwd>/../bin/python")),
+    "against_models": (("older", "../older"), ("<ini>/older", "<cwd>/../older")),
     "replicates": (("2", "3"), (2, 3)),
+    "budget": (("30", "2.5"), (30.0, 2.5)),
     "rounds": (("20", "30"), (20, 30)),
     "warm_up": (("0.5", "2"), (0.5, 2.0)),
     "relax": (("invalid", "inconclusive,ungateable"), ({"invalid"}, {"inconclusive", "ungateable"})),

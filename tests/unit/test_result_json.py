@@ -14,7 +14,20 @@ import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_examples import accuracy, case_with, everything, figures, latency, measured, run_of
+from report_examples import (
+    SESSIONS,
+    accuracy,
+    against,
+    case_with,
+    corrected,
+    everything,
+    figures,
+    latency,
+    measured,
+    out_of_budget,
+    paired,
+    run_of,
+)
 
 from pytest_inference_gate.errors import GateError
 from pytest_inference_gate.report.result_json import build_document, read_schema, write_document
@@ -79,6 +92,8 @@ class TestDocument:
             RunResult("measure", DeviceResult("unknown")),
             run_of(measured(compared=False), mode="measure", saved="jp6.0"),
             run_of(CaseResult("a-b-c", "a", "b", "c"), mode="against", software_changes=[]),
+            against(paired(), paired("slow", factor=1.12), paired("hasty", factor=1.12, most=5)),
+            run_of(out_of_budget(), compared_sessions=SESSIONS),
             run_of(case_with(Verdict.INVALID), relaxed=frozenset({"invalid"}), exit_status=0),
         ],
     )
@@ -98,7 +113,8 @@ class TestDocument:
 
     def test_the_schema_names_every_key(self) -> None:
         schema = read_schema()
-        assert list(undeclared(build_document(everything()), schema, schema["$defs"])) == []
+        for run in (everything(), run_of(measured(), compared_sessions=SESSIONS), against(paired(factor=1.12))):
+            assert list(undeclared(build_document(run), schema, schema["$defs"])) == []
 
     def test_the_reference_explains_every_key(self) -> None:
         text = REFERENCE.read_text(encoding="utf-8")
@@ -120,11 +136,35 @@ class TestDocument:
         assert case["latency"]["baseline_median"] == pytest.approx(0.01142, rel=1e-3)
         assert case["latency"]["ratio"] == pytest.approx(case["latency"]["median"] / case["latency"]["baseline_median"])
         assert case["latency"]["throughput"] == pytest.approx(1 / case["latency"]["median"])
-        assert len(case["latency"]["replicates"]) == 5
+        assert len(case["latency"]["replicates"]) >= 10
         assert [len(session) for session in case["latency"]["baseline_sessions"]] == [5, 5]
         assert case["accuracy"]["top1"] == case["accuracy"]["reference_top1"] == 0.95
         assert case["artifact"] == {"digest": "slow_cnnint8", "size_bytes": 41234, "convert_seconds": 1.5, "cached": True}
         assert case["memory"] == {"peak_rss_bytes": 123456789}
+
+    def test_what_decided_and_what_it_cost(self) -> None:
+        case = build_document(run_of(*corrected(case_with(Verdict.SLOWER), measured())))["cases"][0]["latency"]
+        low, high = case["interval"]
+        assert low < case["ratio"] < high
+        assert (case["stage"], case["family"], case["pair_ratios"]) == ("confirmed", 2, [])
+        assert case["cost_seconds"] == pytest.approx(0.8 * len(case["replicates"]))
+        assert build_document(run_of(out_of_budget()))["cases"][0]["latency"]["stage"] == "budget"
+
+    def test_a_run_of_two_stacks(self) -> None:
+        document = build_document(against(paired("slow", factor=1.12)))
+        latency = document["cases"][0]["latency"]
+        assert document["mode"] == "against"
+        assert document["against"]["python"] == "old-env/bin/python"
+        assert document["against"]["software"]["ai-edge-litert"] == "2.1.0"
+        assert document["compared_sessions"] == []
+        assert len(latency["pair_ratios"]) == len(latency["replicates"]) == len(latency["baseline_sessions"][0]) >= 10
+        assert latency["ratio"] == pytest.approx(1.121, abs=1e-3)
+        assert latency["interval"] == pytest.approx([1.1155, 1.126], abs=1e-3)
+
+    def test_the_sessions_that_were_compared_with(self) -> None:
+        document = build_document(run_of(measured(), compared_sessions=SESSIONS))
+        assert document["compared_sessions"][0] == {"name": "0001_jp6.0", "datetime": "2026-02-03T10:00:00+00:00"}
+        assert document["against"] is None
 
     def test_null_where_nothing_was_measured_or_compared(self) -> None:
         case = build_document(run_of(case_with(Verdict.BROKEN)))["cases"][0]
@@ -135,6 +175,7 @@ class TestDocument:
         assert case["outcome"]["log"] == "/tmp/agent.log"
         alone = build_document(run_of(measured(compared=False), mode="measure"))["cases"][0]["latency"]
         assert alone["verdict"] is alone["ratio"] is alone["p_value"] is alone["baseline_median"] is None
+        assert alone["interval"] is alone["stage"] is alone["family"] is None
 
     def test_the_summary(self) -> None:
         document = build_document(everything())

@@ -4,11 +4,30 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_examples import accuracy, case_with, everything, failed, latency, measured, run_of
+from report_examples import (
+    MEDIANS,
+    PAIR_RATIOS,
+    SESSIONS,
+    accuracy,
+    against,
+    case_with,
+    corrected,
+    documented_failure,
+    everything,
+    failed,
+    latency,
+    measured,
+    out_of_budget,
+    paired,
+    paired_latency,
+    run_of,
+)
 
 from pytest_inference_gate.outcome import Outcome
 from pytest_inference_gate.report.messages import (
@@ -17,9 +36,17 @@ from pytest_inference_gate.report.messages import (
     latency_failure_message,
     no_baseline_message,
 )
-from pytest_inference_gate.report.terminal import colour_of, conclusion, milliseconds, summary_lines, table_lines
-from pytest_inference_gate.results import ArtifactResult, CaseResult
+from pytest_inference_gate.report.terminal import colour_of, conclusion, milliseconds, ratio_text, summary_lines, table_lines
+from pytest_inference_gate.results import ArtifactResult, CaseResult, ComparedSession, OtherStack
 from pytest_inference_gate.verdict import Verdict, gate_is_red
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+
+
+def number_of(case: CaseResult) -> int:
+    """How many replicates, or pairs, it took."""
+    assert case.latency is not None
+    return len(case.latency.pair_ratios or case.latency.replicates)
 
 
 def row_of(lines: list[str], model: str) -> str:
@@ -109,7 +136,117 @@ class TestWidth:
         assert "not shown" not in table_lines(run_of(measured("digits_cnn"), measured("digits_cnn", "fp32")), width=100)[0]
 
 
+class TestTwoStacks:
+    """A run that measured two stacks in turns."""
+
+    def test_the_table_says_this_and_other_with_the_ratio_and_its_interval(self) -> None:
+        lines = table_lines(against(paired(), paired("slow_cnn", factor=1.12)), width=140)
+        header = " ".join(" ".join(lines[2:4]).split())
+        for word in ("this", "other", "this /", "95 %", "interval"):
+            assert word in header
+        for word in ("baseline", "change", "median"):
+            assert word not in header
+        assert row_of(lines, "slow_cnn").split()[-6:] == ["11.4", "1.121", "1.115", "to", "1.126", "slower"]
+
+    def test_accuracy_is_said_to_be_compared_with_the_other_stack(self) -> None:
+        legend = " ".join(table_lines(against(paired(), paired("wrong_cnn", lost=30)), width=140)[-3:])
+        assert "drop: top-1 lost against the other stack" in legend
+        assert "agree: samples with the other stack's class" in legend
+        assert "float" not in legend
+
+    def test_both_stacks_are_named_by_what_they_do_not_share(self) -> None:
+        lines = summary_lines(against(paired()))
+        assert lines[0] == "this stack: ai-edge-litert 2.3.0, numpy none"
+        assert lines[1] == "other stack (old-env/bin/python): ai-edge-litert 2.1.0, numpy 1.26.4"
+        assert "software that changed" not in "\n".join(lines)
+
+    def test_so_is_a_converter_of_its_own(self) -> None:
+        run = against(paired())
+        software = {"ai-edge-litert": "2.3.0", "tensorflow": "2.21.0"}
+        run.against = OtherStack("old/python", {**software, "converter:tensorflow": "2.16.1"})
+        run.device = replace(run.device, software=software)
+        assert summary_lines(run)[:2] == [
+            "this stack: converter:tensorflow 2.21.0",
+            "other stack (old/python): converter:tensorflow 2.16.1",
+        ]
+
+    def test_equal_stacks(self) -> None:
+        run = against(paired())
+        run.against = OtherStack("old/python", run.device.software)
+        assert summary_lines(run)[0] == "this stack and the other one (old/python) do not differ in any recorded software"
+
+    @pytest.mark.parametrize("width", [80, 100, 120, 200])
+    def test_lines_fit(self, width: int) -> None:
+        cases = [paired("mobilenet_v2_100_224_of_a_name_that_is_too_long"), paired("slow", factor=12.3), paired("wrong", lost=30)]
+        lines = summary_lines(against(*corrected(*cases)), width=width)
+        assert max(map(len, lines)) <= width
+
+    def test_narrow_tables_keep_ratio_interval_and_verdict(self) -> None:
+        lines = table_lines(against(paired("mobilenet_v2_100_224"), paired("resnet50_v1", factor=1.12)), width=80)
+        assert "not shown in 80 columns" in " ".join(lines[:2])
+        assert re.search(r"1\.121 +1\.115 to 1\.126 +slower$", row_of(lines, "resnet50_v1"))
+
+
+class TestWhatWasCompared:
+    def first_line(self, *sessions: ComparedSession) -> str:
+        return summary_lines(run_of(measured(), compared_sessions=sessions), width=400, now=NOW)[0]
+
+    def test_how_many_sessions_and_how_old(self) -> None:
+        assert self.first_line(*SESSIONS) == (
+            "compared with 2 sessions of the baseline: the newest 0002_jp6.0, 2 days old (2026-02-26); "
+            "the oldest 0001_jp6.0, 26 days old (2026-02-03)"
+        )
+
+    @pytest.mark.parametrize(
+        ("taken", "words"),
+        [
+            ("2026-03-01T11:59:30Z", "just recorded"),
+            ("2026-03-01T11:58:30+00:00", "1 minute old (2026-03-01)"),
+            ("2026-03-01T09:00:00+02:00", "5 hours old (2026-03-01)"),
+            ("2026-02-28T11:00:00", "1 day old (2026-02-28)"),
+            ("2027-01-01T00:00:00", "of 2027-01-01, which this machine's clock takes for the future"),
+            ("long ago", "of long ago"),
+            ("", "of an unknown date"),
+        ],
+    )
+    def test_age(self, taken: str, words: str) -> None:
+        assert self.first_line(ComparedSession("0001_a", taken)) == f"compared with 1 session of the baseline: 0001_a, {words}"
+
+    def test_nothing_compared_says_nothing(self) -> None:
+        assert summary_lines(run_of(measured(compared=False), mode="measure"))[0].startswith("1 case on")
+
+
 class TestBelowTheTable:
+    def test_the_cost_of_the_verdicts(self) -> None:
+        slow = measured("slow", factor=1.083)
+        number = 15 + number_of(slow)
+        lines = summary_lines(run_of(measured("a"), measured("b"), measured("c"), slow), width=200)
+        cost = f"{number} replicates, {0.8 * number:.0f} s of measuring"
+        assert f"4 verdicts from {cost}; 3 settled by the first 5, 1 confirmed" in lines
+        (line,) = [line for line in summary_lines(run_of(out_of_budget()), width=200) if " verdict from " in line]
+        assert line == "1 verdict from 5 replicates, 4.0 s of measuring; 1 left open"
+        slow = paired("slow", factor=1.12)
+        number = 5 + number_of(slow)
+        two_stacks = summary_lines(against(paired(), slow), width=200)
+        cost = f"{number} pairs of processes, {1.6 * number:.0f} s of measuring"
+        assert f"2 verdicts from {cost}; 1 settled by the first 5, 1 confirmed" in two_stacks
+
+    def test_a_cost_that_nobody_knows_is_not_said(self) -> None:
+        case = measured()
+        assert case.latency is not None
+        case.latency = replace(case.latency, cost=None)
+        assert "1 verdict from 5 replicates; 1 settled by the first 5" in summary_lines(run_of(case))
+        assert "verdict" not in " ".join(summary_lines(run_of(measured(compared=False), mode="measure"))[-3:])
+
+    def test_what_is_faster_is_to_be_checked_first(self) -> None:
+        text = " ".join(summary_lines(run_of(case_with(Verdict.FASTER)), width=400))
+        assert "what is faster: check first that it did all of its work (accuracy, outputs)" in text
+        assert "`inference-gate doctor`); then record a new baseline with --benchmark-save=NAME" in text
+        two_stacks = " ".join(summary_lines(against(paired(factor=0.8)), width=400))
+        assert "both stacks met the same machine" in two_stacks
+        assert "record a new baseline" not in two_stacks
+        assert "what is faster" not in " ".join(summary_lines(run_of(measured())))
+
     def test_one_paragraph_for_each_case_that_is_not_pass_worst_first(self) -> None:
         text = "\n".join(summary_lines(everything(), width=400))
         stated = re.findall(r"^\S+: (\w+): \S", text, re.MULTILINE)
@@ -233,41 +370,170 @@ def test_milliseconds(seconds: float, text: str) -> None:
     assert milliseconds(seconds) == text
 
 
+def test_ratio_text() -> None:
+    assert [ratio_text(ratio) for ratio in (1.0, 0.98765, 9.9996, 25.363)] == ["1.000", "0.988", "10", "25.36"]
+
+
+def message(case: CaseResult, *changes: str, **more: object) -> str:
+    assert case.latency is not None
+    return latency_failure_message(case, case.latency.decision, changes or None, **more)  # type: ignore[arg-type]
+
+
 class TestMessages:
     def test_slower(self) -> None:
         case = case_with(Verdict.SLOWER)
-        assert case.latency is not None
-        assert case.latency.decision is not None
-        text = latency_failure_message(case, case.latency.decision, ["ai-edge-litert 2.1.0 -> 2.3.0"])
+        assert case.latency is not None and case.latency.decision is not None and case.latency.decision.interval is not None
+        low, high = case.latency.decision.interval
+        number = number_of(case)
+        text = message(case, "ai-edge-litert 2.1.0 -> 2.3.0", first=5)
         assert text.startswith("slow_cnn-tflite-int8-b1-t1 is slower: 8.3% slower than the baseline")
         for part in (
-            *("before     11.42 ms", "after      12.37 ms", "ratio      1.083  (+8.3 %)", "threshold  1.050  (+5.0 %)"),
-            *("p-value    0.00033", "before, session 1  11.41  11.38", "before, session 2  11.47", "after              12.37"),
-            *("ai-edge-litert 2.1.0 -> 2.3.0", "next: "),
+            *("before      11.42 ms", "after       12.37 ms", f"ratio       1.083  (95 %: {low:.3f} to {high:.3f})"),
+            *("threshold   1.050  (+5.0 %)", f"p-value     {case.latency.decision.p_value:.2g}  (needed below 0.01)"),
+            "detectable  a slow-down of 5.0 % at the smallest",
+            f"decided by  the first 5 replicates, confirmed by {number - 5} fresh ones",
+            f"cost        {0.8 * number:.1f} s of measuring, {number} replicates",
+            *("before, session 1  11.41  11.38", "before, session 2  11.47", "after              12.37"),
+            *(
+                "┊ threshold 11.99 ms",
+                "ai-edge-litert 2.1.0 -> 2.3.0",
+                "next: see whether it is the software: --gate-against=PYTHON",
+            ),
         ):
             assert part in text
+        assert "to measure this case again" not in text
+        assert text.endswith("--benchmark-save=NAME")
+
+    def test_the_command_to_paste_is_a_line_of_its_own(self) -> None:
+        command = (
+            'pytest "tests/gate/test_latency.py::test_latency[a long id with a blank]" --benchmark-compare=0002 ' + "--x " * 30
+        )
+        assert message(case_with(Verdict.SLOWER), reproduce=command).splitlines()[-1] == f"    {command}"
+
+    def test_how_many_replicates_came_first_need_not_be_known(self) -> None:
+        assert "decided by  the first replicates, confirmed by the fresh ones" in message(case_with(Verdict.SLOWER))
+
+    def test_several_cases_correct_the_p_value(self) -> None:
+        (case, *_) = corrected(case_with(Verdict.SLOWER), measured("a"), measured("b"))
+        assert re.search(r"p-value     \S+  \(needed below 0\.01, corrected for 3 cases\)", message(case))
+
+    def test_two_stacks(self) -> None:
+        case = paired("slow", factor=1.12)
+        text = message(case, "ai-edge-litert 2.1.0 -> 2.3.0", first=5)
+        assert text.startswith("slow-tflite-int8-b1-t1 is slower: 12.1% slower than the other stack")
+        for part in (
+            *("  pairs    ", "  interval ", "│ as fast; ┊ threshold 1.03; ╋ median, in its 95 % interval"),
+            *("other stack 11.42 ms", "this stack  12.79 ms", "ratio       1.121  (95 %: 1.115 to 1.126)"),
+            f"decided by  the first 5 pairs of processes, confirmed by {number_of(case) - 5} fresh ones",
+            f"{1.6 * number_of(case):.1f} s of measuring, {number_of(case)} pairs of processes",
+            *("this / other  1.124  1.116", "other stack -> this stack:", "next: tell the converter from the runtime"),
+        ):
+            assert part in text
+        for word in ("before", "after", "since the baseline", "--benchmark-save"):
+            assert word not in text
+
+    def test_few_pairs_have_no_interval(self) -> None:
+        case = paired("hasty", factor=1.12, most=5)
+        text = message(case, first=5)
+        assert case.verdict is Verdict.INCONCLUSIVE
+        assert "ratio       1.122  (too few for an interval)" in text
+        assert "interval" not in text.partition("other ")[0]
+
+    def test_out_of_budget(self) -> None:
+        text = message(out_of_budget(), first=5)
+        assert "decided by  nothing: its time ended after 5 replicates, before the answer was clear" in text
+        assert "next: allow the case a larger --gate-budget, so that it gets enough fresh replicates" in " ".join(text.split())
+
+    def test_undecided_with_all_that_could_be_had(self) -> None:
+        """More time alone would not have helped."""
+        text = " ".join(message(case_with(Verdict.INCONCLUSIVE), first=5).split())
+        assert "nothing: 25 replicates, as many as are taken at most, left it open" in text
+        assert "next: quieten the machine (`inference-gate doctor` says what disturbs it) and take more --gate-replicates" in text
+        assert "--gate-against=PYTHON of the old environment measures both in turns" in text
+        ratios = [ratio * factor for ratio in PAIR_RATIOS for factor in (0.9, 1.1, 1.12)]
+        case = paired("wild")
+        case.latency = paired_latency(ratios=ratios)
+        two_stacks = " ".join(message(case, first=5).split())
+        assert "wild-tflite-int8-b1-t1 is inconclusive" in two_stacks
+        assert "--gate-against" not in two_stacks
+
+    def test_too_few_to_see_anything(self) -> None:
+        case = case_with(Verdict.INCONCLUSIVE)
+        assert case.latency is not None
+        assert case.latency.decision is not None
+        case.latency = replace(case.latency, decision=replace(case.latency.decision, minimum_detectable=None))
+        text = " ".join(message(case, first=5).split())
+        assert "detectable nothing: too few replicates" in text
+        assert "next: take more with --gate-replicates, or compare with more sessions" in text
+
+    def test_a_threshold_of_something_faster_lies_below_one(self) -> None:
+        assert "threshold   0.952  (-4.8 %)" in message(case_with(Verdict.FASTER))
+        assert "check first that it did all of its work" in message(case_with(Verdict.FASTER))
 
     def test_invalid_says_so_and_not_what_the_durations_would_mean(self) -> None:
         case = measured("a", factor=1.2)
         assert case.latency is not None
-        assert case.latency.decision is not None
         case.latency = case.latency.invalidated("12 throttle events")
-        assert case.latency.decision is not None
         text = latency_failure_message(case, case.latency.decision, [])
         assert text.startswith("a-tflite-int8-b1-t1 is invalid: 12 throttle events\n")
         assert "no recorded software changed since the baseline" in text
-        assert "these durations say nothing" in text
+        assert "these durations say nothing" in " ".join(text.split())
+        assert "inference-gate doctor" in text
+        for word in ("p-value", "threshold  ", "decided by", "detectable"):
+            assert word not in text
+
+    def test_invalid_where_nothing_was_compared(self) -> None:
+        case = measured("a", compared=False)
+        assert case.latency is not None
+        case.latency = case.latency.invalidated("12 throttle events")
+        text = message(case)
+        assert text.startswith("a-tflite-int8-b1-t1 is invalid: 12 throttle events\n")
+        assert "after  11.42  11.40" in text
+        assert "next: mend what the reason names" in text
+
+    def test_many_sessions_show_their_medians(self) -> None:
+        case = measured("a", factor=1.2)
+        assert case.latency is not None
+        assert case.latency.decision is not None
+        case.latency = case.latency.decided(case.latency.decision, [MEDIANS] * 10)
+        text = message(case)
+        assert "before, 10 sessions  11.42  11.42" in text
+        assert "session 1" not in text
+
+    def test_lines_can_be_read_on_a_terminal(self) -> None:
+        for case in (case_with(Verdict.SLOWER), case_with(Verdict.UNGATEABLE), out_of_budget(), paired("slow", factor=1.12)):
+            _, *rest = message(case, "ai-edge-litert 2.1.0 -> 2.3.0", first=5).splitlines()
+            assert max(map(len, rest)) <= 100
+            assert all(line == line.rstrip() for line in rest)
+
+    def test_a_terminal_without_such_characters_gets_others(self) -> None:
+        assert not message(case_with(Verdict.SLOWER)).isascii()
+        assert message(case_with(Verdict.SLOWER), ascii_only=True).isascii()
+        assert message(paired("slow", factor=1.12), ascii_only=True).isascii()
 
     @pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.UNGATEABLE, Verdict.FASTER])
     def test_each_has_a_next_step_of_its_own(self, verdict: Verdict) -> None:
         case = case_with(verdict)
-        assert case.latency is not None
-        assert case.latency.decision is not None
-        text = latency_failure_message(case, case.latency.decision)
+        text = message(case)
         assert f"is {verdict}: " in text
         assert "next: " in text
         assert "changed since" not in text
-        assert latency_failure_message(case, case.latency.decision, next_step="go home").endswith("next: go home")
+        assert message(case, next_step="go home").endswith("next: go home")
+
+    def test_the_explanation_walks_through_the_true_message(self) -> None:
+        page = Path(__file__).parents[2] / "docs" / "explanation" / "reading-a-failure.md"
+        assert f"```text\n{documented_failure()[1]}\n```" in page.read_text(encoding="utf-8")
+
+    def test_inaccurate_beside_the_other_stack(self) -> None:
+        case = paired("wrong_cnn", lost=30)
+        assert case.accuracy is not None
+        text = accuracy_failure_message(case, case.accuracy.decision, ["a 1 -> 2"], paired=True, reproduce="pytest x")
+        for part in (
+            *("the other stack's 95.0%", "compared with the other stack, prediction by prediction", "other stack's 95.00 %"),
+            *("other stack -> this stack:", "--gate-convert-with=PYTHON", "to evaluate this case again:\n    pytest x"),
+        ):
+            assert part in text
+        assert "reference" not in text
 
     def test_inaccurate(self) -> None:
         case = case_with(Verdict.INACCURATE)

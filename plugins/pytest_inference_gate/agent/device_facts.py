@@ -89,7 +89,8 @@ def condition(root="/"):
     """In which condition this machine is now, as plain JSON. Temperatures in degrees Celsius, frequencies in kHz."""
     root = str(root)
     policies = frequency_policies(root)
-    steal, total = processor_time(root)
+    ticks = processor_ticks(root)
+    process_seconds = time.process_time() if is_here(root) else None
     return {
         "time": time.time(),  # seconds since the epoch
         "monotonic": time.monotonic(),
@@ -106,10 +107,20 @@ def condition(root="/"):
         "thermal_zones": thermal_zones(root),
         "throttle_counts": throttle_counts(root),
         "raspberry_pi_throttled": raspberry_pi_throttled(root),
-        "steal_ticks": steal,
-        "total_ticks": total,
+        "steal_ticks": ticks["steal"],
+        "busy_ticks": ticks["busy"],
+        "total_ticks": ticks["total"],
+        "ticks_per_second": ticks_per_second(root),
+        "process_seconds": process_seconds,  # user and system, of this process and its threads
         "memory_available_bytes": memory(root, "MemAvailable"),
+        "swap_used_bytes": swap_used(root),
     }
+
+
+def span(before, after):
+    # type: (Facts, Facts) -> Facts
+    """Two conditions with a piece of work of this process between them, and the processor time that it took for that in seconds."""
+    return {"before": before, "after": after, "process_seconds": after["process_seconds"] - before["process_seconds"]}
 
 
 # Reading
@@ -494,12 +505,32 @@ def raspberry_pi_throttled(root):
     return None
 
 
-def processor_time(root):
-    # type: (str) -> Tuple[Optional[int], Optional[int]]
-    """(ticks that the hypervisor gave to others, all ticks) since the machine was started."""
+def processor_ticks(root):
+    # type: (str) -> Dict[str, Optional[int]]
+    """Of all cores since the machine was started: what processes and interrupts used, what the hypervisor gave to others, and all."""
     match = re.search(r"^cpu\s+([0-9 ]+)$", read(root, "proc/stat") or "", re.MULTILINE)
     if not match:
-        return None, None
+        return {"busy": None, "steal": None, "total": None}
     # user nice system idle iowait irq softirq steal; guest times after them are contained in user and nice.
     ticks = [int(part) for part in match.group(1).split()][:8]
-    return (ticks[7] if len(ticks) == 8 else None), sum(ticks)
+    if len(ticks) < 8:
+        return {"busy": None, "steal": None, "total": sum(ticks)}
+    return {"busy": sum(ticks) - ticks[3] - ticks[4] - ticks[7], "steal": ticks[7], "total": sum(ticks)}
+
+
+def ticks_per_second(root):
+    # type: (str) -> Optional[int]
+    """The unit of those ticks, of which only this machine's kernel can tell."""
+    if not is_here(root) or not hasattr(os, "sysconf"):
+        return None
+    try:
+        return os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
+
+
+def swap_used(root):
+    # type: (str) -> Optional[int]
+    """Bytes; None where that cannot be read, 0 where there is no swap."""
+    total, free = memory(root, "SwapTotal"), memory(root, "SwapFree")
+    return None if total is None or free is None else total - free

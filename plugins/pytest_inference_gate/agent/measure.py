@@ -98,6 +98,19 @@ def peak_rss_bytes():
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def measure_block(call, rounds):
+    # type: (Callable[[], Any], int) -> List[float]
+    """Durations in seconds of exactly so many rounds, without warm-up."""
+    clock = best_clock()
+    was_enabled = gc.isenabled()
+    gc.disable()  # no collection before it either: a collection takes longer than the block of a small model
+    try:
+        return [duration * clock.unit for duration in _block(call, max(1, rounds), clock.read)]
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def measure(call, warmup, rounds, first):
     # type: (Callable[[], Any], Optional[Dict[str, Any]], Dict[str, Any], bool) -> Dict[str, Any]
     """Warm up and measure ``call``; ``first`` says that it has not run in this process yet. ``warmup`` None: no warm-up."""

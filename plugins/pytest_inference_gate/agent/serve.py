@@ -135,11 +135,28 @@ class Session:
         before = device_facts.condition()
         first, self._fresh = self._fresh, False
         result = measure.measure(runner.prepared(), arguments.get("warmup"), arguments["rounds"], first)
-        result["condition"] = {"before": before, "after": device_facts.condition()}
+        result["condition"] = device_facts.span(before, device_facts.condition())
+        return result
+
+    def measure_block(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        """A few more rounds on the inputs of the ``measure`` before it: short, since another agent waits for its turn."""
+        from . import measure
+
+        runner = self._loaded()
+        return {"rounds": measure.measure_block(runner.prepared(), int(arguments["rounds"]))}
+
+    def canary(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        from . import canary, device_facts
+
+        before = device_facts.condition()
+        result = canary.canary()
+        result["condition"] = device_facts.span(before, device_facts.condition())
         return result
 
 
-VERBS = ("probe", "convert", "load", "predict", "measure")
+VERBS = ("probe", "convert", "load", "predict", "measure", "measure_block", "canary")
 
 
 def answer(session, request, send):

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from statistics import median
 
 from ..accuracy import AccuracyDecision
-from ..decision import LatencyDecision
+from ..decision import ALPHA, LatencyDecision
 from ..results import AccuracyResult, CaseResult, LatencyResult
+from ..sequential import MOST
 from ..verdict import Verdict
-from .terminal import milliseconds
+from .advice import ONE_ROLE, latency_next_step
+from .plots import durations_plot, ratios_plot
+from .terminal import milliseconds, ratio_text
 
-_LATENCY_NEXT = {
-    Verdict.SLOWER: (
-        "see which of the changes above does it by gating the two environments against each other on this machine; if slower is "
-        "accepted, record a new baseline with --benchmark-save=NAME"
-    ),
-    Verdict.INCONCLUSIVE: "run again on a quieter machine or with more --gate-replicates; until then nobody knows",
-    Verdict.UNGATEABLE: (
-        "lock the clocks, keep the machine quiet or set a larger tolerance for this case, then record a new baseline with "
-        "--benchmark-save=NAME"
-    ),
-    Verdict.INVALID: "let the device cool down, fix its clocks and power mode, and run again: these durations say nothing",
-    Verdict.FASTER: "check that the case still does all of its work, then record a new baseline with --benchmark-save=NAME",
-}
+_WIDTH = 100
+_PLOT_WIDTH = 74  # indented by two
+_SESSIONS_IN_FULL = 4
+
 _ACCURACY_NEXT = {
     Verdict.INACCURATE: (
         "compare calibration data, preprocessing and converter version with those of the last good run; if the drop is accepted, "
         "raise the tolerance on the model's card"
     ),
+    Verdict.INCONCLUSIVE: "evaluate on more samples: the set is too small to tell the drop from chance",
+}
+_ACCURACY_NEXT_PAIRED = {
+    Verdict.INACCURATE: f"{ONE_ROLE}; if the drop is accepted, raise the tolerance on the model's card",
     Verdict.INCONCLUSIVE: "evaluate on more samples: the set is too small to tell the drop from chance",
 }
 _OUTCOME_NEXT = {
@@ -42,47 +42,73 @@ _OUTCOME_NEXT = {
 
 
 def latency_failure_message(
-    case: CaseResult, decision: LatencyDecision, software_changes: Sequence[str] | None = None, *, next_step: str | None = None
+    case: CaseResult,
+    decision: LatencyDecision | None,
+    software_changes: Sequence[str] | None = None,
+    *,
+    next_step: str | None = None,
+    reproduce: str | None = None,
+    first: int | None = None,
+    ascii_only: bool = False,
 ) -> str:
-    """Several lines on a case whose latency did not pass. ``next_step`` stands in for the usual advice."""
+    """Several lines on a case whose latency did not pass: a plot, every figure that was decided on, what it cost, what to do.
+
+    ``decision`` is None where a case is ``invalid`` in a run that compares nothing. ``reproduce`` is the command that measures exactly this
+    case again, ``first`` how many replicates or pairs are looked at before any fresh ones; ``next_step`` stands in for the usual advice;
+    ``ascii_only`` is for terminals that cannot show the plot's own characters.
+    """
     latency = case.latency
     invalid = latency is not None and latency.invalid is not None
-    verdict = Verdict.INVALID if invalid else decision.verdict
-    reason = latency.reason if latency is not None and invalid else decision.reason
-    lines = [
-        f"{case.id} is {_words(verdict)}: {reason}",
-        "",
-        f"  before     {milliseconds(decision.baseline_median, 4)} ms",
-        f"  after      {milliseconds(decision.candidate_median, 4)} ms",
-        f"  ratio      {decision.ratio:.3f}  ({100 * (decision.ratio - 1):+.1f} %)",
-        f"  threshold  {1 + decision.threshold:.3f}  ({100 * decision.threshold:+.1f} %)",
-        f"  p-value    {decision.p_value:.2g}",
-    ]
-    if decision.minimum_detectable is None:
-        lines.append("  detectable nothing: too few replicates")
-    else:
-        lines.append(f"  detectable {100 * decision.minimum_detectable:+.1f} % at the smallest")
+    paired = latency is not None and bool(latency.pair_ratios)
+    verdict = Verdict.INVALID if invalid else case.verdict if decision is None else decision.verdict
+    reason = latency.reason if latency is not None and invalid else case.reason if decision is None else decision.reason
+    lines = [f"{case.id} is {_words(verdict)}: {reason}"]
+    if latency is not None and decision is not None:
+        lines += ["", *(f"  {line}".rstrip() for line in _plots(latency, decision, ascii_only=ascii_only))]
+    lines.append("")
+    if decision is not None:
+        lines += _decided_on(decision, latency, trusted=not invalid)
+        if not invalid:
+            lines += _decided_by(decision, latency, first)
     if latency is not None:
-        lines += _replicates(latency)
-    lines += _changes(software_changes)
-    lines += _next(next_step or _LATENCY_NEXT.get(verdict))
+        lines += [_row("cost", _cost(latency)), *_measured(latency)]
+    lines += _changes(software_changes, paired=paired)
+    exhausted = _is_exhausted(latency, first)
+    lines += _next(next_step or latency_next_step(verdict, decision, paired=paired, exhausted=exhausted))
+    if reproduce is not None:
+        lines += ["", "  to measure this case again:", f"    {reproduce}"]
     return "\n".join(lines)
 
 
 def accuracy_failure_message(
-    case: CaseResult, decision: AccuracyDecision, software_changes: Sequence[str] | None = None, *, next_step: str | None = None
+    case: CaseResult,
+    decision: AccuracyDecision,
+    software_changes: Sequence[str] | None = None,
+    *,
+    next_step: str | None = None,
+    reproduce: str | None = None,
+    paired: bool = False,
 ) -> str:
-    """Several lines on a case whose accuracy did not pass. ``next_step`` stands in for the usual advice."""
+    """Several lines on a case whose accuracy did not pass. ``next_step`` stands in for the usual advice.
+
+    ``paired``: the reference is not the float model but the other stack, prediction by prediction. ``reproduce`` is the command that
+    evaluates exactly this case again.
+    """
     lines = [f"{case.id} is {_words(decision.verdict)}: {decision.reason}"]
     if case.accuracy is not None:
-        lines += _figures(case.accuracy, decision)
-    lines += _changes(software_changes)
-    lines += _next(next_step or _ACCURACY_NEXT.get(decision.verdict))
+        lines += _figures(case.accuracy, decision, paired=paired)
+    lines += _changes(software_changes, paired=paired)
+    advice = _ACCURACY_NEXT_PAIRED if paired else _ACCURACY_NEXT
+    lines += _next(next_step or advice.get(decision.verdict))
+    if reproduce is not None:
+        lines += ["", "  to evaluate this case again:", f"    {reproduce}"]
     return "\n".join(lines)
 
 
-def broken_message(case: CaseResult, software_changes: Sequence[str] | None = None, *, next_step: str | None = None) -> str:
-    """Several lines on a case that does not convert or run."""
+def broken_message(
+    case: CaseResult, software_changes: Sequence[str] | None = None, *, next_step: str | None = None, paired: bool = False
+) -> str:
+    """Several lines on a case that does not convert or run; ``paired``: it was to be compared with another stack in the same run."""
     outcome = case.outcome
     what = outcome.kind.replace("_", " ")
     if outcome.stage is not None:
@@ -94,7 +120,7 @@ def broken_message(case: CaseResult, software_changes: Sequence[str] | None = No
         lines += ["", f"  {outcome.message}"]
     if outcome.log is not None:
         lines += ["", f"  log: {outcome.log}"]
-    lines += _changes(software_changes)
+    lines += _changes(software_changes, paired=paired)
     lines += _next(next_step or _OUTCOME_NEXT.get(outcome.kind))
     return "\n".join(lines)
 
@@ -113,22 +139,123 @@ def no_baseline_message(case_id: str, command: str, close_matches: Sequence[str]
     return "\n".join(lines)
 
 
-def _replicates(latency: LatencyResult) -> list[str]:
-    sessions = [(f"before, session {number}", session) for number, session in enumerate(latency.baseline_sessions, start=1)]
-    rows = [*sessions, ("after", latency.replicates)]
+def _plots(latency: LatencyResult, decision: LatencyDecision, *, ascii_only: bool) -> list[str]:
+    limit = _limit(decision)
+    if not latency.pair_ratios:
+        return durations_plot(
+            latency.baseline_sessions,
+            latency.replicates,
+            limit=decision.baseline_median * limit,
+            width=_PLOT_WIDTH,
+            ascii_only=ascii_only,
+        )
+    ratios = ratios_plot(latency.pair_ratios, limit=limit, interval=decision.interval, width=_PLOT_WIDTH, ascii_only=ascii_only)
+    # Nothing is decided on the durations of the two stacks by themselves, so they have no threshold.
+    durations = durations_plot(
+        latency.baseline_sessions, latency.replicates, names=("other", "this"), width=_PLOT_WIDTH, ascii_only=ascii_only
+    )
+    return [*ratios, "", *durations]
+
+
+def _limit(decision: LatencyDecision) -> float:
+    """The ratio beyond which the change counts: slower by the threshold, or its mirror image, the slower over the faster one."""
+    return 1 + decision.threshold if decision.ratio >= 1 else 1 / (1 + decision.threshold)
+
+
+def _is_exhausted(latency: LatencyResult | None, first: int | None) -> bool:
+    """Whether as much was measured as is at most."""
+    return latency is not None and first is not None and len(latency.pair_ratios or latency.replicates) >= MOST * first
+
+
+def _decided_on(decision: LatencyDecision, latency: LatencyResult | None, *, trusted: bool) -> list[str]:
+    paired = latency is not None and bool(latency.pair_ratios)
+    before, after = ("other stack", "this stack") if paired else ("before", "after")
+    lines = [
+        _row(before, f"{milliseconds(decision.baseline_median, 4)} ms"),
+        _row(after, f"{milliseconds(decision.candidate_median, 4)} ms"),
+        _row("ratio", _ratio_with_interval(decision)),
+    ]
+    if not trusted:
+        return lines
+    corrected = f", corrected for {decision.family} cases" if decision.family > 1 else ""
+    lines += [
+        _row("threshold", f"{ratio_text(_limit(decision))}  ({100 * (_limit(decision) - 1):+.1f} %)"),
+        _row("p-value", f"{decision.p_value:.2g}  (needed below {ALPHA:g}{corrected})"),
+    ]
+    if decision.minimum_detectable is None:
+        return [*lines, _row("detectable", f"nothing: too few {_unit(latency)}")]
+    return [*lines, _row("detectable", f"a slow-down of {100 * decision.minimum_detectable:.1f} % at the smallest")]
+
+
+def _ratio_with_interval(decision: LatencyDecision) -> str:
+    if decision.interval is None:
+        return f"{ratio_text(decision.ratio)}  (too few for an interval)"
+    low, high = decision.interval
+    return f"{ratio_text(decision.ratio)}  (95 %: {ratio_text(low)} to {ratio_text(high)})"
+
+
+def _decided_by(decision: LatencyDecision, latency: LatencyResult | None, first: int | None) -> list[str]:
+    unit = _unit(latency)
+    count = 0 if latency is None else len(latency.pair_ratios or latency.replicates)
+    fresh = count - first if first is not None and count > first else None
+    the_first = f"the first {min(first, count)} {unit}" if first is not None and count else f"the first {unit}"
+    the_fresh = "the fresh ones" if fresh is None else f"{fresh} fresh ones"
+    if _is_exhausted(latency, first):
+        left_open = f"nothing: {count} {unit}, as many as are taken at most, left it open"
+    else:
+        left_open = f"nothing: its time ended after {count} {unit}, before the answer was clear"
+    text = {
+        "first": the_first,
+        "confirmed": f"{the_first}, confirmed by {the_fresh}",
+        "unconfirmed": f"{the_first}, not confirmed by {the_fresh}",
+        "budget": left_open,
+    }[decision.stage]
+    return [_row("decided by", text)]
+
+
+def _cost(latency: LatencyResult) -> str:
+    number = len(latency.pair_ratios or latency.replicates)
+    seconds = "" if latency.cost is None else f"{latency.cost:.1f} s of measuring, "
+    unit = _unit(latency)
+    return f"{seconds}{number} {unit if number != 1 else unit.replace('replicates', 'replicate').replace('pairs', 'pair')}"
+
+
+def _unit(latency: LatencyResult | None) -> str:
+    return "pairs of processes" if latency is not None and latency.pair_ratios else "replicates"
+
+
+def _measured(latency: LatencyResult) -> list[str]:
+    """Every value that was decided on; of many sessions their medians only."""
+    rows: list[tuple[str, str]] = []
+    if latency.pair_ratios:
+        rows.append(("this / other", "  ".join(ratio_text(ratio) for ratio in latency.pair_ratios)))
+        rows += [("other stack", _list(session)) for session in latency.baseline_sessions]
+        rows.append(("this stack", _list(latency.replicates)))
+        title = "ratios of the pairs, and medians of their processes in ms"
+    else:
+        sessions = latency.baseline_sessions
+        if len(sessions) > _SESSIONS_IN_FULL:
+            rows.append((f"before, {len(sessions)} sessions", _list([median(session) for session in sessions])))
+            title = "medians of the sessions before and of the replicates after, in ms"
+        else:
+            rows += [(f"before, session {number}", _list(session)) for number, session in enumerate(sessions, start=1)]
+            title = "medians of the replicates, in ms"
+        rows.append(("after", _list(latency.replicates)))
     widest = max(len(name) for name, _ in rows)
-    lines = ["", "  medians of the replicates, in ms", *(f"    {name:<{widest}}  {_list(values)}" for name, values in rows)]
+    lines = ["", f"  {title}"]
+    for name, values in rows:
+        lines += _wrapped(f"    {name:<{widest}}  {values}", " " * (widest + 6))
     if latency.unsteady:
         lines.append(f"    {latency.unsteady} of {len(latency.replicates)} were not steady when their warm-up ran out of time")
     return lines
 
 
-def _figures(accuracy: AccuracyResult, decision: AccuracyDecision) -> list[str]:
+def _figures(accuracy: AccuracyResult, decision: AccuracyDecision, *, paired: bool) -> list[str]:
     figures = accuracy.figures
     rows: list[tuple[str, str | None]] = [
         ("samples", str(figures.n)),
         ("top-1", _percent(figures.top1)),
-        ("reference's", _percent(figures.reference_top1)),
+        ("other stack's" if paired else "reference's", _percent(figures.reference_top1)),
         ("drop", None if figures.drop is None else f"{100 * figures.drop:.2f} points"),
         ("top-5", _percent(figures.top5)),
         ("lost, won", None if figures.lost is None else f"{figures.lost}, {figures.won}"),
@@ -142,8 +269,10 @@ def _figures(accuracy: AccuracyResult, decision: AccuracyDecision) -> list[str]:
         ("divergence", None if figures.kl is None else f"{figures.kl:.3g} nats"),
         ("NaN in", f"{figures.nan_count} samples" if figures.nan_count else None),
     ]
-    lines = ["", *(f"  {name:<12} {value}" for name, value in rows if value is not None)]
-    return lines + [f"  {name:<12} {value:.6g}" for name, value in accuracy.metrics.items()]
+    column = 13 if paired else 12
+    compared = ["", "  compared with the other stack, prediction by prediction:"] if paired else [""]
+    lines = [*compared, *(f"  {name:<{column}} {value}" for name, value in rows if value is not None)]
+    return lines + [f"  {name:<{column}} {value:.6g}" for name, value in accuracy.metrics.items()]
 
 
 def _words(verdict: Verdict) -> str:
@@ -158,13 +287,23 @@ def _list(durations: Sequence[float]) -> str:
     return "  ".join(milliseconds(duration, 4) for duration in durations)
 
 
-def _changes(software_changes: Sequence[str] | None) -> list[str]:
+def _row(name: str, text: str) -> str:
+    return f"  {name:<11} {text}"
+
+
+def _changes(software_changes: Sequence[str] | None, *, paired: bool) -> list[str]:
     if software_changes is None:
         return []
     if not software_changes:
-        return ["", "  no recorded software changed since the baseline"]
-    return ["", "  changed since the baseline:", *(f"    {change}" for change in software_changes)]
+        return ["", f"  no recorded software {'differs from the other stack' if paired else 'changed since the baseline'}"]
+    title = "other stack -> this stack:" if paired else "changed since the baseline:"
+    return ["", f"  {title}", *(f"    {change}" for change in software_changes)]
 
 
 def _next(step: str | None) -> list[str]:
-    return [] if step is None else ["", f"  next: {step}"]
+    return [] if step is None else ["", *_wrapped(f"  next: {step}", " " * 8)]
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Words stay whole, and the blanks between the columns of a row as they are."""
+    return textwrap.wrap(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]

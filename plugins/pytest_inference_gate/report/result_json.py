@@ -15,7 +15,7 @@ from typing import Any
 
 from ..atomic_files import explained, write_atomically
 from ..errors import GateError
-from ..results import AccuracyResult, ArtifactResult, CaseResult, LatencyResult, RunResult
+from ..results import AccuracyResult, ArtifactResult, CaseResult, LatencyResult, OtherStack, RunResult
 
 SCHEMA = "inference-gate/1"
 
@@ -37,6 +37,8 @@ def build_document(run: RunResult) -> dict[str, Any]:
         "phases": run.phases,
         "notices": run.notices,
         "software_changes": run.software_changes,
+        "compared_sessions": [{"name": session.name, "datetime": session.datetime} for session in run.compared_sessions],
+        "against": None if run.against is None else _other_stack(run.against),
         "saved": run.saved,
         "summary": {
             "verdicts": {verdict.value: count for verdict, count in run.counts().items()},
@@ -108,6 +110,10 @@ def _case(case: CaseResult) -> dict[str, Any]:
     }
 
 
+def _other_stack(other: OtherStack) -> dict[str, Any]:
+    return {"python": other.python, "software": other.software, "models": other.models}
+
+
 def _latency(latency: LatencyResult) -> dict[str, Any]:
     decision = latency.decision
     return {
@@ -124,11 +130,16 @@ def _latency(latency: LatencyResult) -> dict[str, Any]:
         "p90": latency.p90,
         "p99": latency.p99,
         "throughput": latency.throughput,
+        "cost_seconds": latency.cost,
         "baseline_sessions": latency.baseline_sessions,
+        "pair_ratios": latency.pair_ratios,
         "baseline_median": None if decision is None else decision.baseline_median,
         "ratio": None if decision is None else decision.ratio,
+        "interval": None if decision is None else decision.interval,
         "threshold": None if decision is None else decision.threshold,
         "p_value": None if decision is None else decision.p_value,
+        "family": None if decision is None else decision.family,
+        "stage": None if decision is None else decision.stage,
         "minimum_detectable": None if decision is None else decision.minimum_detectable,
     }
 

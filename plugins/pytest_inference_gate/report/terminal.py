@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from math import floor, log10
 from typing import Literal
 
 from ..atomic_files import size_text
-from ..results import CaseResult, RunResult
+from ..results import CaseResult, ComparedSession, OtherStack, RunResult
 from ..verdict import RELAXABLE, SEVERITY, Verdict, gate_is_red
+from .advice import faster_next_step
 
 Colour = Literal["red", "green", "yellow"]
 Markup = Callable[[str, Colour], str]
@@ -32,13 +35,14 @@ def colour_of(verdict: Verdict, relaxed: frozenset[str] = frozenset()) -> Colour
     return "green" if verdict in (Verdict.PASS, Verdict.FASTER, Verdict.FIXED) else "yellow"
 
 
-def summary_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup) -> list[str]:
-    """Everything that is printed at the end of a run: table, reasons, notices, changes of software, times, and the last line.
+def summary_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup, now: datetime | None = None) -> list[str]:
+    """Everything that is printed at the end of a run: what was compared, table, reasons, notices, cost, times, and the last line.
 
-    Lines are at most ``width`` characters long, markup not counted, except where a single word is longer.
+    Lines are at most ``width`` characters long, markup not counted, except where a single word is longer. ``now`` is the moment from
+    which the age of the baseline's sessions is told, with its time zone; by default, this one.
     """
-    lines = [*table_lines(run, width=width, markup=markup)]
-    for block in (_reasons(run, width, markup), _notes(run, width)):
+    lines = _compared_lines(run, width, now or datetime.now(timezone.utc))
+    for block in (table_lines(run, width=width, markup=markup), _reasons(run, width, markup), _notes(run, width)):
         if block:
             lines += ["", *block] if lines else block
     if lines:
@@ -53,7 +57,7 @@ def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup)
     cases = [case for case in run.cases if case.verdict is not Verdict.UNSUPPORTED]
     if not cases:
         return []
-    columns = _columns(cases)
+    columns = _columns(cases, against=run.mode == "against")
     constant = _constant_columns(columns, cases)
     columns = [column for column in columns if column not in constant]
     left_out: list[str] = []
@@ -120,6 +124,11 @@ def milliseconds(seconds: float, digits: int = 3) -> str:
     return f"{value:.{max(0, digits - before_the_point)}f}"
 
 
+def ratio_text(ratio: float) -> str:
+    """Three decimals, as a difference of a thousandth is the least that anybody asks for; four digits from 10 on."""
+    return f"{ratio:.3f}" if ratio < 9.9995 else f"{ratio:.4g}"
+
+
 @dataclass(frozen=True)
 class _Column:
     """``spare``: the column goes when the table is too wide, the lowest number first; None: it stays. ``identity``: it tells
@@ -136,8 +145,8 @@ class _Column:
     legend: str = ""
 
 
-def _columns(cases: Sequence[CaseResult]) -> list[_Column]:
-    """Every column that has something to say of these cases."""
+def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
+    """Every column that has something to say of these cases. ``against``: two stacks were measured in turns."""
     columns = [
         _Column("model", "model", lambda case: case.model, number=False, identity=True),
         _Column("backend", "backend", lambda case: case.backend, number=False, identity=True),
@@ -146,18 +155,28 @@ def _columns(cases: Sequence[CaseResult]) -> list[_Column]:
         _Column("threads", "threads", lambda case: str(case.threads), identity=True),
         _Column("variant", "variant", lambda case: case.variant or _NOTHING, number=False, identity=True),
     ]
+    reference = "the other stack" if against else "the float model"
     figures = [
         _Column("size", "size", _size, spare=4),
         _Column("top-1", "top-1\n%", _top1, spare=6),
-        _Column("drop", "drop\npoints", _drop, legend="drop: top-1 lost against the float model, in percentage points"),
-        _Column("agreement", "agree\n%", _agreement, spare=1, legend="agree: samples with the float model's class"),
+        _Column("drop", "drop\npoints", _drop, legend=f"drop: top-1 lost against {reference}, in percentage points"),
+        _Column("agreement", "agree\n%", _agreement, spare=1, legend=f"agree: samples with {reference}'s class"),
         _Column("first inference", "first\nms", _first, spare=3, legend="first: first inference after loading"),
-        _Column("median", "median\nms", _median),
+        _Column("median", "this\nms" if against else "median\nms", _median),
         _Column("p90", "p90\nms", _p90, spare=2, legend="p90: nine inferences of ten took less"),
         _Column("throughput", "samples\n/s", _throughput, spare=0),
-        _Column("baseline", "baseline\nms", _baseline, spare=5, legend="baseline: the median before"),
-        _Column("change", "change\n%", _change),
     ]
+    if against:
+        figures += [
+            _Column("other stack", "other\nms", _baseline, spare=5, legend="this, other: medians of the two stacks"),
+            _Column("ratio", "this /\nother", _ratio, legend="this / other: median over the pairs of processes"),
+            _Column("interval", "95 %\ninterval", _interval, spare=7, legend="interval: of that ratio"),
+        ]
+    else:
+        figures += [
+            _Column("baseline", "baseline\nms", _baseline, spare=5, legend="baseline: the median before"),
+            _Column("change", "change\n%", _change),
+        ]
     if all(case.batch == 1 for case in cases):
         figures = [column for column in figures if column.name != "throughput"]  # it would be the median in another unit
     columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
@@ -244,6 +263,77 @@ def _change(case: CaseResult) -> str:
     return _NOTHING if decision is None else f"{100 * (decision.ratio - 1):+.1f}"
 
 
+def _ratio(case: CaseResult) -> str:
+    decision = None if case.latency is None else case.latency.decision
+    return _NOTHING if decision is None else ratio_text(decision.ratio)
+
+
+def _interval(case: CaseResult) -> str:
+    interval = None if case.latency is None or case.latency.decision is None else case.latency.decision.interval
+    return _NOTHING if interval is None else f"{ratio_text(interval[0])} to {ratio_text(interval[1])}"
+
+
+def _compared_lines(run: RunResult, width: int, now: datetime) -> list[str]:
+    """What the cases were compared with: the baseline's sessions and their age, or the software in which two stacks differ."""
+    if run.mode == "compare" and run.compared_sessions:
+        return _wrapped(_sessions_in_words(run.compared_sessions, now), width, indent="    ")
+    if run.mode == "against" and run.against is not None:
+        return [
+            line for text in _stacks_in_words(run.device.software, run.against) for line in _wrapped(text, width, indent="    ")
+        ]
+    return []
+
+
+def _sessions_in_words(sessions: Sequence[ComparedSession], now: datetime) -> str:
+    oldest, newest = sessions[0], sessions[-1]
+    if len(sessions) == 1:
+        return f"compared with 1 session of the baseline: {newest.name}, {_age(newest, now)}"
+    return (
+        f"compared with {len(sessions)} sessions of the baseline: the newest {newest.name}, {_age(newest, now)}; "
+        f"the oldest {oldest.name}, {_age(oldest, now)}"
+    )
+
+
+def _age(session: ComparedSession, now: datetime) -> str:
+    """Such as ``3 days old (2026-03-01)``."""
+    try:
+        # Python 3.10 does not know that Z stands for UTC, and older session files name no time zone: theirs is UTC too.
+        taken = datetime.fromisoformat(session.datetime.replace("Z", "+00:00"))
+    except ValueError:
+        return f"of {session.datetime or 'an unknown date'}"
+    taken = taken if taken.tzinfo is not None else taken.replace(tzinfo=timezone.utc)
+    age = now - taken
+    if age < timedelta(0):
+        return f"of {taken:%Y-%m-%d}, which this machine's clock takes for the future"
+    for unit, length in (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", timedelta(minutes=1))):
+        number = age // length
+        if number:
+            return f"{number} {unit}{'' if number == 1 else 's'} old ({taken:%Y-%m-%d})"
+    return "just recorded"
+
+
+def _stacks_in_words(software: Mapping[str, str], against: OtherStack) -> list[str]:
+    """One line for each stack, with what the two do not have in common."""
+    other = against.software
+    names = sorted({*software, *other})
+
+    def version(versions: Mapping[str, str], name: str) -> str:
+        # Where an environment converts by itself, what it converts with stands under the plain names.
+        return versions.get(name, versions.get(name.removeprefix("converter:"))) or "none"
+
+    differ = [name for name in names if version(software, name) != version(other, name)]
+    models = [] if against.models is None else [f"the other models: {against.models}"]
+    if not differ:
+        if models:
+            return models
+        return [f"this stack and the other one ({against.python}) do not differ in any recorded software"]
+    return [
+        *models,
+        f"this stack: {', '.join(f'{name} {version(software, name)}' for name in differ)}",
+        f"other stack ({against.python}): {', '.join(f'{name} {version(other, name)}' for name in differ)}",
+    ]
+
+
 def _reasons(run: RunResult, width: int, markup: Markup) -> list[str]:
     """One paragraph for each case that is not ``pass``, worst first; those that are unsupported for one reason share theirs."""
     lines = []
@@ -265,12 +355,42 @@ def _notes(run: RunResult, width: int) -> list[str]:
     lines = []
     for notice in run.notices:
         lines += _wrapped(f"note: {notice}", width, indent="    ")
-    if run.software_changes is not None and run.mode != "measure":
+    if any(case.latency is not None and case.latency.verdict is Verdict.FASTER for case in run.cases):
+        lines += _wrapped(f"what is faster: {faster_next_step(paired=run.mode == 'against')}", width, indent="    ")
+    cost = _cost(run.cases)
+    if cost:
+        lines += _wrapped(cost, width, indent="    ")
+    # Of two stacks the lines above the table have said it.
+    if run.software_changes is not None and (run.mode == "compare" or (run.mode == "against" and run.against is None)):
         changes = "; ".join(run.software_changes) or "nothing that is recorded"
         lines += _wrapped(f"software that changed: {changes}", width, indent="    ")
     if run.phases:
         lines += _wrapped(f"time: {', '.join(_phase(run, name) for name in run.phases)}", width, indent="    ")
     return lines
+
+
+def _cost(cases: Sequence[CaseResult]) -> str:
+    """What the verdicts on latency took: ``16 verdicts from 84 replicates, 74 s of measuring; 14 settled by the first 5, 2 confirmed``."""
+    compared = [
+        (case.latency, case.latency.decision) for case in cases if case.latency is not None and case.latency.decision is not None
+    ]
+    if not compared:
+        return ""
+    units = [len(latency.pair_ratios or latency.replicates) for latency, _ in compared]
+    unit = "pairs of processes" if any(latency.pair_ratios for latency, _ in compared) else "replicates"
+    text = f"{len(compared)} verdict{'' if len(compared) == 1 else 's'} from {sum(units)} {unit}"
+    known = [latency.cost for latency, _ in compared if latency.cost is not None]
+    if known:
+        text += f", {sum(known):.{0 if sum(known) >= 10 else 1}f} s of measuring"
+    settled = [number for number, (_, decision) in zip(units, compared, strict=True) if decision.stage == "first"]
+    stages: Counter[str] = Counter(decision.stage for _, decision in compared)
+    parts = []
+    if settled:
+        some = f"{max(settled)}" if min(settled) == max(settled) else f"{min(settled)} to {max(settled)}"
+        parts.append(f"{len(settled)} settled by the first {some}")
+    words = {"confirmed": "confirmed", "unconfirmed": "not confirmed", "budget": "left open"}
+    parts += [f"{stages[stage]} {words[stage]}" for stage in words if stages[stage]]
+    return f"{text}; {', '.join(parts)}"
 
 
 def _phase(run: RunResult, name: str) -> str:

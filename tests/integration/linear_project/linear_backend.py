@@ -2,17 +2,21 @@
 
 Its artifact is a small JSON file, which tests can change in order to make a model slower, damaged or unloadable: ``work`` repeats
 the product, so that an inference takes that many times as long. ``log`` names a file that gets a line for each conversion, and
-``wait_for`` one for which the conversion waits. ``slow_until`` names a file with the number of processes that shall be slow yet.
+``wait_for`` one for which the conversion waits. ``recorded`` names a folder of recorded distributions, which take the place of this
+machine's clock. ``other`` holds what is different with the other one of two software stacks.
 """
 
+import fcntl
 import json
 import os
 import signal
+import sys
 import time
 
 import numpy
 
 NAME = "linear"
+STACK = os.environ.get("LINEAR_STACK", "this")  # what stands for another environment sets it
 PRECISIONS = ["fp32", "int8"]
 MODEL = "model.json"
 
@@ -26,7 +30,7 @@ def availability(packages):
         "precisions_convert": PRECISIONS,
         "precisions_run": PRECISIONS,
         "runtime": {"name": "numpy", "version": numpy.__version__},
-        "converter": {"numpy": numpy.__version__},
+        "converter": {"numpy": numpy.__version__, "linear": STACK},
         "source_formats": ["other"],
         "reason": "the linear runtime is not installed" if missing else "",
     }
@@ -50,9 +54,40 @@ def hang():
         time.sleep(1)
 
 
-def convert(request, progress):
-    with open(request["source"]["path"]) as stream:
+def read(path):
+    with open(path) as stream:
         source = json.load(stream)
+    return dict(source, **source.get("other", {})) if STACK == "other" else source
+
+
+class RecordedClock:
+    """A clock that moves by what was recorded, and only while the model runs.
+
+    ``<folder>/<stack>.json`` holds the medians of one process after the other, in seconds; the last one is of all that come later. The
+    rounds of a process lie evenly within one percent of its median.
+    """
+
+    def __init__(self, folder):
+        with open(os.path.join(folder, STACK + ".json")) as stream:
+            medians = json.load(stream)
+        with open(os.path.join(folder, STACK + ".taken"), "a+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(0)
+            taken = len(stream.read())
+            stream.write("x")
+        self.median = medians[min(taken, len(medians) - 1)]
+        self.seconds = 1.0
+        self.rounds = 0
+        measure = sys.modules["inference_gate_agent.measure"]
+        measure.best_clock = lambda: measure.Clock(lambda: self.seconds, 1.0, "recorded")
+
+    def pass_one_round(self):
+        self.seconds += self.median * (1 + 0.005 * (self.rounds % 3 - 1))
+        self.rounds += 1
+
+
+def convert(request, progress):
+    source = read(request["source"]["path"])
     if "log" in source:
         with open(source["log"], "a") as stream:
             stream.write(f"{os.getpid()}\n")
@@ -71,8 +106,7 @@ def convert(request, progress):
 
 class Runner:
     def __init__(self, model, precision, threads, batch, input):
-        with open(model) as stream:
-            source = json.load(stream)
+        source = read(model)
         if source.get("load") == "fail":
             raise ValueError("Didn't find op for builtin opcode 'LINEAR' version '12'")
         if source.get("load") == "crash":
@@ -85,14 +119,8 @@ class Runner:
         if precision == "int8":
             self.weights = numpy.round(self.weights * 127 / numpy.abs(self.weights).max()) * numpy.abs(self.weights).max() / 127
         self.work = int(source.get("work", 1))
-        if "slow_until" in source:
-            # As if a neighbour were busy for a while: the next so many processes that load the model are slow.
-            with open(source["slow_until"], "r+") as stream:
-                left = int(stream.read())
-                stream.seek(0)
-                stream.truncate()
-                stream.write(str(left - 1))
-            self.work = 1000 if left > 0 else 1
+        self.recorded = source.get("recorded")
+        self.clock = None
         self.inputs = [
             {"name": "x", "shape": [batch] + list(input["shape"]), "dtype": "float32", "scale": None, "zero_point": None}
         ]
@@ -108,7 +136,11 @@ class Runner:
             self.y = self.x @ self.weights
 
     def prepared(self):
-        return self.infer
+        if self.recorded is None:
+            return self.infer
+        if self.clock is None:
+            self.clock = RecordedClock(self.recorded)
+        return self.clock.pass_one_round
 
     def get_output(self):
         return self.y.astype(numpy.float32)
