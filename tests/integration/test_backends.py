@@ -158,7 +158,7 @@ def test_each_precision_is_measured(bench: Bench, backend: str, precision: str) 
     assert measured["warmup_rounds"] >= 4
     assert measured["clock"] == "perf_counter_ns"
     assert measured["peak_rss_bytes"] > 2**20
-    assert set(measured["condition"]) == {"before", "after"}
+    assert set(measured["condition"]) == {"before", "after", "process_seconds"}
     assert (again["first_inference"], again["warmup_rounds"]) == (None, 0)
 
 
