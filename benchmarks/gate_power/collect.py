@@ -79,7 +79,9 @@ class Collector:
         import fcntl
 
         with self._lock.open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # waits in the queue of flock(1), which a loop that tries now and then never leaves
+            fcntl.flock(
+                stream, fcntl.LOCK_EX
+            )  # waits in the queue of flock(1), which a loop that tries now and then never leaves
             yield
         time.sleep(0.1)  # let others have it
 

@@ -117,7 +117,7 @@ def decide(
     )
     verdict = _verdict(where, ratio, too_noisy=too_noisy)
     # A case that ends early would have got more replicates, had it looked any slower: what those could show is what matters.
-    planned = as_many(candidate, fewest_for_a_change(first, first, lambda count: smallest_p_value(len(baseline), count) < alpha))
+    planned = as_many(candidate, fewest_for_a_change(first, lambda count: smallest_p_value(len(baseline), count) < alpha))
     decision = LatencyDecision(
         verdict,
         ratio,
@@ -127,7 +127,7 @@ def decide(
         candidate_median,
         "",
         _minimum_detectable(baseline, baseline_median, planned, candidate_median, threshold, alpha),
-        ratio_interval(candidate, baseline),
+        _around(ratio, ratio_interval(candidate, baseline)),
         where.stage,
         wanted=where.wanted,
     )
@@ -155,6 +155,11 @@ def correct_for_family(decisions: Mapping[str, LatencyDecision], alpha: float = 
             changed = replace(changed, verdict=Verdict.INCONCLUSIVE if slower else Verdict.PASS, reason=reason)
         corrected[case_id] = changed
     return corrected
+
+
+def _around(ratio: float, interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The interval, widened to hold the ratio: it knows no sessions, of which one with many replicates may pull it elsewhere."""
+    return None if interval is None else (min(interval[0], ratio), max(interval[1], ratio))
 
 
 def session_noise(sessions: Sequence[Sequence[float]]) -> float:

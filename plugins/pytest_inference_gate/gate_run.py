@@ -364,7 +364,12 @@ class GateRun:
         self._progress.begin_measuring()
         with self._phase(phase):
             failed = sweep(
-                cases, counts, self._measure_once, order=order, progress=self._progress.measuring, before_pass=watch.read_now_and_then
+                cases,
+                counts,
+                self._measure_once,
+                order=order,
+                progress=self._progress.measuring,
+                before_pass=watch.read_now_and_then,
             )
         for case_id, failure in failed.items():
             self._fail(case_id, failure.outcome)

@@ -62,7 +62,7 @@ def decide_pairs(
         verdict = Verdict.INCONCLUSIVE
     else:
         verdict = Verdict.PASS
-    planned = fewest_for_a_change(first, first, lambda count: _smallest_p_value(count) < alpha)
+    planned = fewest_for_a_change(first, lambda count: _smallest_p_value(count) < alpha)
     decision = LatencyDecision(
         verdict,
         typical,

@@ -2,9 +2,10 @@
 
 The scheme is the same for both gates. The first few values decide whether anything looks different at all; most cases end there, or even
 earlier where each value by itself is clearly near to the baseline. What looks different is measured afresh, and counts only if the fresh
-values show it by themselves **and** an exact rank test over all of them says that it is hardly chance. A look at the data can thus end in
-"unchanged" early, but never in "changed": stopping early adds nothing to the false alarms. Chromium's Pinpoint asks for more in the same
-way while its answer lies between two thresholds.
+values show it by themselves **and** an exact rank test over all of them says that it is hardly chance. The first looks can end in
+"unchanged" only. "Changed" can be said from twice the first values on, and may be looked for up to four times; the p-value knows nothing
+of that, and what keeps the false alarms down is that the first values and all fresh ones must each lie beyond the threshold, at every
+look. Chromium's Pinpoint asks for more in the same way while its answer lies between two thresholds.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ def change_of(ratio: float) -> float:
     return max(ratio, 1 / ratio) - 1
 
 
-def fewest_for_a_change(first: int, fresh_needed: int, can_be_significant: Callable[[int], bool]) -> int:
-    """How many values it takes at the fewest before "changed" can be said: the first and the fresh ones, and as many more as it takes until
-    the rank test could speak at all; at most :data:`MOST` times the first.
+def fewest_for_a_change(first: int, can_be_significant: Callable[[int], bool]) -> int:
+    """How many values it takes at the fewest before "changed" can be said: the first and as many fresh ones, and more until the rank test
+    could speak at all; at most :data:`MOST` times the first.
     """
-    counts = range(first + fresh_needed, MOST * first)
+    counts = range(2 * first, MOST * first)
     return next((count for count in counts if can_be_significant(count)), MOST * first)
 
 
