@@ -377,8 +377,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
 
 
-def page(evidence: Evidence) -> tuple[str, str]:
-    """The page and its picture."""
+def page(evidence: Evidence, note: str = "") -> tuple[str, str]:
+    """The page and its picture. ``note`` stands below the limits: what the reader of this very data has to know."""
     panels = curve_panels(evidence)
     template = Template(TEMPLATE.read_text())
     text = template.substitute(
@@ -395,6 +395,7 @@ def page(evidence: Evidence) -> tuple[str, str]:
         cost=cost_table(evidence),
         curve=curve_table(panels),
         baseline_sessions=BASELINE_SESSIONS,
+        note=f"\n{note}\n" if note else "",
     )
     return text, draw(panels, "How often a slow-down is called one, over its size")
 
@@ -432,6 +433,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="leave out what came before, such as the sessions that the rules were chosen on",
     )
+    parser.add_argument("--note", default="", help="a sentence about this data, put below the limits of the page")
     options = parser.parse_args(arguments)
     try:
         evidence = Evidence(since(read(options.data), options.from_session))
@@ -441,7 +443,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write is not None and (missing := too_short(evidence, options.needed)):
         print(f"{missing}: let collect.py go on", file=sys.stderr)
         return 1
-    text, picture = page(evidence)
+    text, picture = page(evidence, options.note)
     if options.write is None:
         print(text)
     else:

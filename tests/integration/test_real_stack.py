@@ -103,6 +103,16 @@ def test_a_runtime_that_does_not_know_an_operation_is_broken(project, old_runtim
     assert "tflite-runtime none -> 2.14.0" in output
 
 
+def test_an_old_runtime_takes_turns_and_what_it_cannot_load_is_fixed(project, old_runtime):
+    status, output, cases = project.run(f"--gate-against={old_runtime}")
+    assert cases["dynamic"]["verdict"] == "fixed", output
+    assert cases["dynamic"]["latency"]["median"] > 0
+    assert "Didn't find op for builtin opcode 'FULLY_CONNECTED' version" in output
+    assert cases["fp32"]["verdict"] in ("pass", "faster", "slower")
+    assert len(cases["fp32"]["latency"]["pair_ratios"]) >= 3
+    assert "both stacks run what the one that has it makes" in " ".join(output.split())
+
+
 @pytest.fixture(scope="module")
 def old_runtime(tmp_path_factory):
     """An environment with tflite-runtime 2.14 and NumPy 1, which has wheels for Python up to 3.11."""
@@ -127,3 +137,24 @@ def _working(name):
         return None
     done = subprocess.run([found, "-c", "import ensurepip"], capture_output=True, timeout=60)
     return found if done.returncode == 0 else None
+
+
+def test_two_real_stacks_take_turns(project):
+    status, output, cases = project.run(f"--gate-against={sys.executable}")
+    assert status == 0, output
+    for case in cases.values():
+        assert case["verdict"] in ("pass", "faster")
+        assert len(case["latency"]["pair_ratios"]) >= 3
+        assert case["accuracy"]["agreement"] == 1.0  # the same runtime, the same model
+    assert "do not differ in any recorded software" in output
+
+
+def test_a_slower_model_is_slower_than_the_old_one_in_turns(project):
+    old = project.path / "old"
+    shutil.copytree(project.path / "models", old)
+    project.change_model("slower")
+    status, output, cases = project.run(f"--gate-against-models={old}", "--gate-tolerance=100%", "-k", "latency")
+    assert status == 1, output
+    assert {case["verdict"] for case in cases.values()} == {"slower"}, output
+    assert all(case["latency"]["ratio"] > 2 for case in cases.values())
+    assert "the other models" in output
