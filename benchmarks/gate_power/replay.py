@@ -25,6 +25,7 @@ PAIRED_TOLERANCE, STORED_TOLERANCE = 0.03, 0.05
 BASELINE_SESSIONS = 5
 SESSION_REPLICATES = 5
 LONGEST = MOST * FIRST
+ENOUGH = 2 * FIRST
 """The most pairs or replicates that a decision takes."""
 
 
@@ -56,16 +57,21 @@ class Replayed:
         return self.verdict in RELAXABLE
 
 
-def in_order(count: int, decide_on: Callable[[int, int], LatencyDecision]) -> Iterator[tuple[int, int, LatencyDecision]]:
+def in_order(count: int, decide_on: Callable[[int, int, bool], LatencyDecision]) -> Iterator[tuple[int, int, LatencyDecision]]:
     """Final decisions on disjoint stretches of ``count`` values, each as (start, end, decision); ``end`` is the next one's start.
 
-    ``decide_on(start, end)`` decides on the values of that stretch, and its ``wanted`` says how many more it takes. None is begun for which
-    the values might not suffice: of those that were, the ones that take long, since they are not clear, would be missing.
+    ``decide_on(start, end, final)`` decides on the values of that stretch, and its ``wanted`` says how many more it takes. None is begun for
+    which the values might not suffice to call anything slower. Where they end before a decision is clear, it is made as a run whose
+    budget has ended makes it: left out, those that take long, since they are not clear, would be missing.
     """
     start = 0
-    while start + LONGEST <= count:
+    while start + ENOUGH <= count:
         end = start + 1
-        while (decision := decide_on(start, end)).wanted > 0:
+        while (decision := decide_on(start, end, False)).wanted > 0:
+            if end + decision.wanted > count:
+                end = count
+                decision = decide_on(start, end, True)
+                break
             end += decision.wanted
             if end > start + LONGEST:
                 raise ValueError(f"a rule wants {end - start} values for one decision, and at most {LONGEST} were expected")
@@ -80,7 +86,8 @@ def paired(data: RawData, scenario: str, level: str, tolerance: float = PAIRED_T
     return [
         Replayed(scenario, level, decision, pairs[start:end], sum(paired_seconds(pair) for pair in pairs[start:end]))
         for start, end, decision in in_order(
-            len(pairs), lambda start, end: decide_pairs(ratios[start:end], tolerance=tolerance, first=FIRST)
+            len(pairs),
+            lambda start, end, final: decide_pairs(ratios[start:end], tolerance=tolerance, first=FIRST, final=final),
         )
     ]
 
@@ -98,9 +105,9 @@ def stored(
         del pairs[0]
     medians = [pair.candidate.replicate_median(level) for pair in pairs]
 
-    def decide_on(start: int, end: int) -> LatencyDecision:
+    def decide_on(start: int, end: int, final: bool) -> LatencyDecision:
         baseline = baselines.before(pairs[start].session, sessions)
-        return decide(baseline, medians[start:end], tolerance=tolerance, first=FIRST)
+        return decide(baseline, medians[start:end], tolerance=tolerance, first=FIRST, final=final)
 
     return [
         Replayed(scenario, level, decision, pairs[start:end], sum(stored_seconds(pair) for pair in pairs[start:end]))

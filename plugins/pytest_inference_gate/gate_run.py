@@ -320,10 +320,12 @@ class GateRun:
             return
         order = random.Random(self._seed)
         self._progress.step(f"measuring in the order of --gate-seed={self._seed}")
+        self.condition_before = Condition.now()
         with MachineWatch(self.environment.runtime) as watch:
             self._measure_all(cases, decide, order, watch)
             watch.read()
-        self.condition_before, self.condition_after, self.canary = watch.before, watch.after, watch.as_dict()
+        self.condition_after = Condition.now()
+        self.canary = watch.as_dict()
         self.notes += watch.remarks
         for case in cases:
             if self.records[case.id].measured:

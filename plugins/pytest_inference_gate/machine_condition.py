@@ -214,7 +214,7 @@ def canary_shifts(
     """
     if not now.get("kernel"):
         return ()
-    sessions = [canary for canary in baseline_canaries if canary.get("kernel") == now["kernel"]]
+    sessions = [canary for canary in baseline_canaries if canary.get("kernel") == now["kernel"] and _is_whole(canary)]
     if not sessions:
         return ()
     floors = FLOORS if len(sessions) >= SESSIONS_THAT_TELL else FLOORS_WHERE_SPREAD_IS_UNKNOWN
@@ -229,6 +229,12 @@ def canary_shifts(
         limit = max(threshold / 2, spreads * between, SPREADS * within, floors[name])
         shifts.append(CanaryShift(name, float(now[name]) / centre, limit, len(values)))
     return tuple(shifts)
+
+
+def _is_whole(canary: Mapping[str, Any]) -> bool:
+    """Whether a session's canary has its figures; a file that somebody edited is no reason to end a run."""
+    figures = [canary.get(name) for name in KERNELS]
+    return all(isinstance(figure, (int, float)) and figure > 0 for figure in figures)
 
 
 def _standard_error(session: Mapping[str, Any], kernel: Kernel) -> float:

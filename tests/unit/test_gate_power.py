@@ -164,22 +164,28 @@ class TestInOrder:
     @given(st.integers(0, 200), st.data())
     def test_no_value_is_used_twice_and_none_left_between(self, count: int, data: st.DataObject) -> None:
         lengths: dict[int, int] = {}
+        ended_early: set[int] = set()
 
-        def decide_on(start: int, end: int) -> LatencyDecision:
+        def decide_on(start: int, end: int, final: bool) -> LatencyDecision:
             assert 0 <= start < end <= count
+            if final:
+                assert end == count
+                ended_early.add(start)
+                return pretended(Verdict.INCONCLUSIVE, 0)
             length = lengths.setdefault(start, data.draw(st.integers(1, replay.LONGEST)))
             return pretended(Verdict.PASS, min(3, start + length - end))
 
         stretches = [(start, end) for start, end, _ in replay.in_order(count, decide_on)]
         assert [start for start, _ in stretches] == [0, *(end for _, end in stretches)][: len(stretches)]
-        assert all(end - start == lengths[start] for start, end in stretches)
-        # None is missing that the values would have sufficed for whatever it turned out to need, and none was begun but not finished.
-        assert count - (stretches[-1][1] if stretches else 0) < replay.LONGEST
+        assert all(end == min(start + lengths[start], count) for start, end in stretches)
+        # None is missing that the values would have sufficed to call anything slower, and none was begun but not finished.
+        assert count - (stretches[-1][1] if stretches else 0) < replay.ENOUGH
         assert set(lengths) == {start for start, _ in stretches}
+        assert ended_early == {start for start, end in stretches if end - start < lengths[start]}
 
     def test_a_rule_without_an_end_is_stopped(self) -> None:
         with pytest.raises(ValueError, match="a rule wants 26 values"):
-            list(replay.in_order(100, lambda start, end: pretended(Verdict.INCONCLUSIVE, 1)))
+            list(replay.in_order(100, lambda *_: pretended(Verdict.INCONCLUSIVE, 1)))
 
 
 TWINS = {model: f"twins: {model}" for model in MODELS}

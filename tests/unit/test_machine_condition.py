@@ -341,3 +341,11 @@ def test_stolen_time_counts_once_it_is_a_slow_down_by_itself(stolen: float, thre
     vetoed = veto(Verdict.SLOWER, 2.0, threshold, disturbance=Disturbance(stolen=stolen)) is not None
     assume(abs(1 / (1 - stolen) - (1 + threshold)) > 1e-9)
     assert vetoed == (1 / (1 - stolen) > 1 + threshold)
+
+
+@pytest.mark.parametrize("damage", [{"compute": None}, {"memory": "fast"}, {"compute": 0}])
+def test_a_session_whose_canary_is_damaged_does_not_count(damage: dict[str, Any]) -> None:
+    whole = canary()
+    damaged = {**whole, **damage}
+    assert canary_shifts([damaged], whole, 0.05) == ()
+    assert [shift.sessions for shift in canary_shifts([whole, damaged], whole, 0.05)] == [1, 1]
