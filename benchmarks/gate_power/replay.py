@@ -60,8 +60,8 @@ class Replayed:
 def in_order(count: int, decide_on: Callable[[int, int, bool], LatencyDecision]) -> Iterator[tuple[int, int, LatencyDecision]]:
     """Final decisions on disjoint stretches of ``count`` values, each as (start, end, decision); ``end`` is the next one's start.
 
-    ``decide_on(start, end, final)`` decides on the values of that stretch, and its ``wanted`` says how many more it takes. None is begun for
-    which the values might not suffice to call anything slower. Where they end before a decision is clear, it is made as a run whose
+    ``decide_on(start, end, final)`` decides on the values of that stretch, and its ``wanted`` says how many more it takes. None is begun
+    for which the values might not suffice to call anything slower. Where they end before a decision is clear, it is made as a run whose
     budget has ended makes it: left out, those that take long, since they are not clear, would be missing.
     """
     start = 0

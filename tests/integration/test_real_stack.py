@@ -104,7 +104,7 @@ def test_a_runtime_that_does_not_know_an_operation_is_broken(project, old_runtim
 
 
 def test_an_old_runtime_takes_turns_and_what_it_cannot_load_is_fixed(project, old_runtime):
-    status, output, cases = project.run(f"--gate-against={old_runtime}")
+    _, output, cases = project.run(f"--gate-against={old_runtime}")
     assert cases["dynamic"]["verdict"] == "fixed", output
     assert cases["dynamic"]["latency"]["median"] > 0
     assert "Didn't find op for builtin opcode 'FULLY_CONNECTED' version" in output
