@@ -31,7 +31,6 @@ _RASPBERRY_PI_BITS = (
     "it was throttled",
     "it reached its soft temperature limit",
 )
-_STEAL_WORTH_A_REMARK = 0.02
 
 
 @dataclass(frozen=True)
@@ -203,22 +202,6 @@ class Condition:
             *_changed_settings(self.facts, after.facts),
             *_changed_policies(self.facts, after.facts),
         ]
-
-    def remarks(self, after: Condition) -> list[str]:
-        """What made timings taken between this moment and `after` less steady, without making them invalid."""
-        share = self.steal_share(after)
-        if share is None or share <= _STEAL_WORTH_A_REMARK:
-            return []
-        return [f"the hypervisor gave {share:.0%} of the processor time to other machines"]
-
-    def steal_share(self, after: Condition) -> float | None:
-        """The share of processor time, 0 to 1, that the hypervisor gave to others until `after`; None if unknown."""
-        values = [side.facts.get(key) for key in ("steal_ticks", "total_ticks") for side in (self, after)]
-        if any(value is None for value in values):
-            return None
-        steal_before, steal_after, total_before, total_after = (float(value) for value in values if value is not None)
-        total = total_after - total_before
-        return max(0.0, steal_after - steal_before) / total if total > 0 else None
 
 
 # Identity

@@ -277,17 +277,6 @@ def test_an_unchanged_condition_is_no_problem() -> None:
     assert Condition(CALM).problems(Condition(CALM | {"throttle_counts": {"cpu9/core_throttle_count": 50}})) == []
 
 
-def test_time_that_the_hypervisor_took() -> None:
-    before = Condition(CALM)
-    assert before.steal_share(Condition(CALM | {"steal_ticks": 60, "total_ticks": 2000})) == pytest.approx(0.05)
-    assert before.remarks(Condition(CALM | {"steal_ticks": 60, "total_ticks": 2000})) == [
-        "the hypervisor gave 5% of the processor time to other machines"
-    ]
-    assert before.remarks(Condition(CALM | {"steal_ticks": 11, "total_ticks": 2000})) == []
-    assert before.steal_share(before) is None
-    assert before.steal_share(Condition({})) is None
-
-
 def test_the_condition_of_this_machine_has_no_problem_with_itself() -> None:
     now = Condition.now()
     assert now.problems(now) == []
