@@ -123,7 +123,9 @@ def measure(call, warmup, rounds, first):
         if first:
             first_inference = _block(call, 1, clock.read)[0] * clock.unit
         warmup_rounds, warmup_seconds, steady = warm_up(call, warmup, clock) if warmup else (0, 0.0, False)
+        begun = time.monotonic()
         durations = measured_rounds(call, rounds, clock)
+        ended = time.monotonic()
     finally:
         if was_enabled:
             gc.enable()
@@ -133,6 +135,8 @@ def measure(call, warmup, rounds, first):
         "warmup_seconds": warmup_seconds,
         "steady": steady,
         "rounds": durations,
+        "begun": begun,  # of the measured rounds, by time.monotonic, which processes share
+        "ended": ended,
         "clock": clock.name,
         "peak_rss_bytes": peak_rss_bytes(),
     }

@@ -132,11 +132,31 @@ class Session:
 
         runner = self._loaded()
         runner.set_inputs(batches.first_batch(arguments["inputs"], self._batch))
-        before = device_facts.condition()
-        first, self._fresh = self._fresh, False
-        result = measure.measure(runner.prepared(), arguments.get("warmup"), arguments["rounds"], first)
-        result["condition"] = device_facts.span(before, device_facts.condition())
+        sampler = self._sampler(arguments.get("telemetry"))
+        try:
+            before = device_facts.condition()
+            first, self._fresh = self._fresh, False
+            result = measure.measure(runner.prepared(), arguments.get("warmup"), arguments["rounds"], first)
+            result["condition"] = device_facts.span(before, device_facts.condition())
+        finally:
+            recorded = sampler.stop() if sampler else None
+        if recorded is not None:
+            from . import telemetry
+
+            result["telemetry"] = telemetry.summary(recorded, result["begun"], result["ended"], len(result["rounds"]))
         return result
+
+    @staticmethod
+    def _sampler(wish):
+        # type: (Optional[Dict[str, Any]]) -> Any
+        """A started sampler of power and temperatures where one is wanted: ``interval`` in seconds, ``source``, both may be left out."""
+        if wish is None:
+            return None
+        from . import telemetry
+
+        sampler = telemetry.Sampler(wish.get("interval") or telemetry.INTERVAL_SECONDS, wish.get("source"))
+        sampler.start()
+        return sampler
 
     def measure_block(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
