@@ -47,6 +47,7 @@ ARM_CORES = {
     (0x41, 0xD42): "Cortex-A78AE",
     (0x41, 0xD49): "Neoverse-N2",
     (0x41, 0xD4F): "Neoverse-V2",
+    (0x41, 0xD83): "Neoverse-V3AE",
     (0x4E, 0x003): "Denver 2",
     (0x4E, 0x004): "Carmel",
 }

@@ -99,7 +99,7 @@ THOR: Tree = {
     **device_clock("gpu-nvd-0", 1692000000, 1692000000, 1692000000),
     **device_clock("bwmgr", 665600000, 4266000000, 4266000000),
     **ina3221(2, ("VDD_GPU", 19000, 10), ("VDD_CPU_SOC_MSS", 19000, 220), ("VIN_SYS_5V0", 5000, 825)),
-    **ina3221(3, ("NC", 0, 0), ("VIN", 19000, 600), ("NC", 0, 0)),
+    **ina3221(3, ("NC", 0, 0), ("NC", 0, 0), ("NC", 0, 0)),
     **over_current(4, 0, 0, 0),
     **thermal_zones(cpu_thermal=34468, tj_thermal=34500),
     "proc/sys/kernel/osrelease": "6.8.12-tegra\n",
