@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from device_trees import TREES, build
 from device_trees.boards import ORIN_NANO
@@ -18,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pytest_inference_gate
-from pytest_inference_gate.agent import telemetry
+from pytest_inference_gate.agent import serve, telemetry
+from pytest_inference_gate.agent.backends import Backends
 from pytest_inference_gate.agent_archive import build_agent_archive
 
 AGENT = Path(pytest_inference_gate.__path__[0]) / "agent"
@@ -88,8 +90,8 @@ def test_temperatures_and_clocks() -> None:
 curves = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 1e5)), min_size=1, max_size=20, unique_by=lambda point: point[0]).map(sorted)
 
 
-@given(curves, st.floats(0, 100), st.floats(0, 100), st.floats(0, 100))
-def test_an_integral_is_that_of_its_parts(points: list[tuple[float, float]], *bounds: float) -> None:
+@given(curves, st.lists(st.floats(0, 100), min_size=3, max_size=3))
+def test_an_integral_is_that_of_its_parts(points: list[tuple[float, float]], bounds: list[float]) -> None:
     start, middle, end = sorted(bounds)
     whole = telemetry.integral(points, start, end)
     parts = telemetry.integral(points, start, middle) + telemetry.integral(points, middle, end)
@@ -210,6 +212,34 @@ def test_a_sampler_that_cannot_be_started_fails_nothing(monkeypatch: pytest.Monk
     sampler = telemetry.Sampler()
     sampler.start()
     assert "did not start" in str(sampler.stop()["problem"])
+
+
+class Sleeper:
+    """A runner whose inference takes ten milliseconds and no processor."""
+
+    def set_inputs(self, array: Any) -> None:
+        pass
+
+    def prepared(self) -> Any:
+        return lambda: time.sleep(0.01)
+
+
+def test_an_agent_tells_the_energy_of_an_inference(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With a constant power of 4 W, an inference of 10 ms takes 40 mJ.
+    stand_in(programs, "tegrastats", f'while echo "{ORIN_LINE}"; do sleep 0.05; done')
+    session = serve.Session(Backends({}))
+    session._runner = Sleeper()
+    numpy.save(tmp_path / "inputs.npy", numpy.zeros((1, 2), dtype=numpy.float32))
+    rounds = {"minimum": 60, "minimum_seconds": 0.6, "maximum": 60}
+    arguments = {"inputs": str(tmp_path / "inputs.npy"), "rounds": rounds, "telemetry": {"interval": 0.05, "source": "tegrastats"}}
+    result = session.measure(arguments, print)
+    told = result["telemetry"]
+    assert (told["source"], told["total_rail"], told["problem"]) == ("tegrastats", "VDD_IN", None)
+    seconds = told["seconds"] / len(result["rounds"])
+    assert told["rails"]["VDD_IN"]["joules_per_inference"] == pytest.approx(4.0 * seconds)
+    assert "telemetry" not in session.measure({**arguments, "telemetry": None}, print)
 
 
 def wait_until_gone(pid: int) -> bool:
