@@ -100,6 +100,8 @@ class DeviceIdentity:
             yield f"{self.usable_cores:g}core"
         if self.power_mode and _slug(self.power_mode):
             yield _slug(self.power_mode)
+        if "edgetpu" in self.links:
+            yield "edgetpu-" + _slug(self.links["edgetpu"])
         if self.machine:
             yield _slug(self.machine)
 

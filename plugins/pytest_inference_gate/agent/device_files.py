@@ -24,13 +24,13 @@ def read(root, *parts):
     return content.decode("utf-8", "replace").strip("\0 \t\r\n") or None if content is not None else None
 
 
-def read_bytes(root, *parts, **keywords):
-    # type: (str, *str, **int) -> Optional[bytes]
-    """The first ``largest`` bytes of a file (1 MiB); None if it cannot be read."""
+def read_bytes(root, *parts, largest=LARGEST_FILE):
+    # type: (str, *str, int) -> Optional[bytes]
+    """The first bytes of a file, ``largest`` at most; None if it cannot be read."""
     try:
         # Some files of /sys fail while they are read, not when they are opened.
         with open(os.path.join(root, *parts), "rb") as file:
-            return file.read(keywords.get("largest", LARGEST_FILE))
+            return file.read(largest)
     except (OSError, ValueError):
         return None
 

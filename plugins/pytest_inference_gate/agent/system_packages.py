@@ -5,7 +5,7 @@ In a container these are the container's own, which are what a model there runs 
 
 import os
 import re
-from typing import Any, Dict, List, Optional, Tuple  # noqa: F401
+from typing import Dict, Optional, Tuple  # noqa: F401
 
 from .device_files import find, natural, read, read_bytes
 
@@ -24,7 +24,12 @@ LIBRARY_FOLDERS = (
     "usr/lib",
     "usr/local/lib",
 )
-CUDA_FOLDERS = ("usr/local/cuda/lib64", "usr/local/cuda/targets/*/lib", "usr/local/cuda-[0-9]*/lib64", "usr/local/cuda-[0-9]*/targets/*/lib")
+CUDA_FOLDERS = (
+    "usr/local/cuda/lib64",
+    "usr/local/cuda/targets/*/lib",
+    "usr/local/cuda-[0-9]*/lib64",
+    "usr/local/cuda-[0-9]*/targets/*/lib",
+)
 
 PACKAGE_PREFIXES = (
     "cuda-cudart-",

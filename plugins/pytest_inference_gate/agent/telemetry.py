@@ -49,6 +49,9 @@ class Sampler:
     def start(self):
         # type: () -> None
         """Come back when the first sample is there, or when there will be none; never raises for what is missing."""
+        if os.name != "posix":
+            self.problem = "power and temperatures are sampled on Linux only"
+            return
         command = [sys.executable, "-u", "-I", "-S", _agent(), "--sample-telemetry", "--interval=%r" % self.interval]
         command += ["--root=" + self.root] + (["--source=" + self.source] if self.source else [])
         try:
