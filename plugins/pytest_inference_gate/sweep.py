@@ -8,7 +8,8 @@ et al., ATC 2023.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,16 @@ def measure_replicate(
 def shows_power(facts: Mapping[str, Any]) -> bool:
     """Whether a device shows the power that its rails take: then each measurement tells the energy of an inference."""
     return bool(facts.get("power_rails") or facts.get("jetson"))
+
+
+def telemetry_remarks(replicates: Iterable[Replicate]) -> list[str]:
+    """Why power and temperatures of some measurements are missing, one sentence for each reason; for the user, and no verdict's matter."""
+    taken = [replicate.telemetry for replicate in replicates if replicate.telemetry is not None]
+    reasons = Counter(str(telemetry["problem"]) for telemetry in taken if telemetry.get("problem"))
+    return [
+        f"power and temperatures were not, or not wholly, sampled beside {count} of {len(taken)} measurements: {reason}"
+        for reason, count in reasons.items()
+    ]
 
 
 def measure_loaded(

@@ -22,6 +22,8 @@ import pytest_inference_gate
 from pytest_inference_gate.agent import serve, telemetry
 from pytest_inference_gate.agent.backends import Backends
 from pytest_inference_gate.agent_archive import build_agent_archive
+from pytest_inference_gate.results import Replicate
+from pytest_inference_gate.sweep import shows_power, telemetry_remarks
 
 AGENT = Path(pytest_inference_gate.__path__[0]) / "agent"
 ORIN_LINE = (
@@ -237,14 +239,42 @@ def test_an_agent_tells_the_energy_of_an_inference(programs: Path, tmp_path: Pat
     session = serve.Session(Backends({}))
     session._runner = Sleeper()
     numpy.save(tmp_path / "inputs.npy", numpy.zeros((1, 2), dtype=numpy.float32))
-    rounds = {"minimum": 150, "minimum_seconds": 0, "maximum": 150}
-    arguments = {"inputs": str(tmp_path / "inputs.npy"), "rounds": rounds, "telemetry": {"interval": 0.05, "source": "tegrastats"}}
+    # Three rounds are over before there is a sample: inferences that nobody times go on for one second and a half.
+    rounds = {"minimum": 3, "minimum_seconds": 0, "maximum": 3}
+    wish = {"interval": 0.05, "source": "tegrastats", "seconds": 1.5}
+    arguments = {"inputs": str(tmp_path / "inputs.npy"), "rounds": rounds, "telemetry": wish}
     result = session.measure(arguments, print)
     told = result["telemetry"]
     assert (told["source"], told["total_rail"]) == ("tegrastats", "VDD_IN")
-    seconds = told["seconds"] / len(result["rounds"])
-    assert told["rails"]["VDD_IN"]["joules_per_inference"] == pytest.approx(4.0 * seconds)
+    assert len(result["rounds"]) == 3
+    assert told["inferences"] > 3
+    assert 1.5 <= told["seconds"]
+    assert told["rails"]["VDD_IN"]["joules_per_inference"] == pytest.approx(4.0 * told["seconds"] / told["inferences"])
     assert "telemetry" not in session.measure({**arguments, "telemetry": None}, print)
+
+
+def test_a_sampler_that_could_not_start_leaves_the_measurement_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    session = serve.Session(Backends({}))
+    session._runner = Sleeper()
+    numpy.save(tmp_path / "inputs.npy", numpy.zeros((1, 2), dtype=numpy.float32))
+    arguments = {"inputs": str(tmp_path / "inputs.npy"), "rounds": {"minimum": 3, "minimum_seconds": 0, "maximum": 3}}
+    result = session.measure({**arguments, "telemetry": {"source": "tegrastats"}}, print)
+    assert (result["telemetry"]["inferences"], result["telemetry"]["problem"]) == (3, "tegrastats is not on the PATH")
+    assert len(result["rounds"]) == 3
+
+
+def test_remarks_of_a_run_name_each_reason_once() -> None:
+    def replicate(telemetry: dict[str, Any] | None) -> Replicate:
+        return Replicate(1.0, None, (1.0,), telemetry=telemetry)
+
+    taken = [replicate({"problem": None}), replicate({"problem": "it died"}), replicate({"problem": "it died"}), replicate(None)]
+    assert telemetry_remarks(taken) == [
+        "power and temperatures were not, or not wholly, sampled beside 2 of 3 measurements: it died"
+    ]
+    assert telemetry_remarks([replicate(None)]) == []
+    assert shows_power({"power_rails": ["VDD_IN"]})
+    assert not shows_power({"power_rails": [], "jetson": None})
 
 
 def wait_until_gone(pid: int) -> bool:

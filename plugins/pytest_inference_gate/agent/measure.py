@@ -111,6 +111,16 @@ def measure_block(call, rounds):
             gc.enable()
 
 
+def run_until(call, end):
+    # type: (Callable[[], Any], float) -> int
+    """How often ``call`` was done before time.monotonic() passed ``end``; none is timed."""
+    count = 0
+    while time.monotonic() < end:
+        call()
+        count += 1
+    return count
+
+
 def measure(call, warmup, rounds, first):
     # type: (Callable[[], Any], Optional[Dict[str, Any]], Dict[str, Any], bool) -> Dict[str, Any]
     """Warm up and measure ``call``; ``first`` says that it has not run in this process yet. ``warmup`` None: no warm-up."""

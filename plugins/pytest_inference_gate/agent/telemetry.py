@@ -412,7 +412,7 @@ def summary(recorded, start, end, inferences):
     # type: (Facts, float, float, int) -> Facts
     """What the samples say of the span from ``start`` to ``end`` (time.monotonic), in which so many inferences ran.
 
-    ``seconds``, ``samples`` (how many lie in the span), ``rails``: by name ``mean_milliwatts``, ``peak_milliwatts`` and
+    ``seconds``, ``inferences``, ``samples`` (how many lie in the span), ``rails``: by name ``mean_milliwatts``, ``peak_milliwatts`` and
     ``joules_per_inference`` (a batch is one inference), power taken as straight lines between samples; ``total_rail``: which of them is
     the whole board's, or None; ``celsius``: by sensor ``first``, ``last`` and ``highest``; ``mhz``: by clock ``lowest`` and ``highest``;
     ``problem``: why something is missing, or None. Energy includes all that the board does beside the model.
@@ -454,6 +454,7 @@ def summary(recorded, start, end, inferences):
         "source": recorded["source"],
         "interval": recorded["interval"],
         "seconds": seconds,
+        "inferences": inferences,
         "samples": len(inside),
         "rails": rails,
         "total_rail": power_rails.total_rail(sorted(rails)),
