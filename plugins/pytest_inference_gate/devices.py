@@ -411,7 +411,8 @@ def _unlocked_memory(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ite
     old, new = _mapping(before, "memory_clock"), _mapping(after, "memory_clock")
     # A clock that is free moves all the time, and may be at its highest by chance. All of them are locked together, or none.
     held = all(
-        _mapping(before, f"{unit}minimum_khz") and _mapping(before, f"{unit}minimum_khz") == _mapping(before, f"{unit}maximum_khz")
+        _mapping(before, f"{unit}minimum_khz")
+        and _mapping(before, f"{unit}minimum_khz") == _mapping(before, f"{unit}maximum_khz")
         for unit in ("", "gpu_")
     )
     if held and old and new and old["current_khz"] >= old["maximum_khz"] and new["current_khz"] < new["maximum_khz"]:

@@ -294,11 +294,15 @@ def _attached(name: str, marker: Marker, facts: MachineFacts, devices: Sequence[
     state = target_markers(facts.device)[marker]
     if not state.present:
         clause, _, advice = state.reason.partition(": ")
-        return Check(name, "warning", clause, f"{advice[:1].upper()}{advice[1:]}." if advice else "See to it before you measure on it.")
+        return Check(
+            name, "warning", clause, f"{advice[:1].upper()}{advice[1:]}." if advice else "See to it before you measure on it."
+        )
     slow = [device for device in devices if device.get("link") == "usb2"]
     finding = ", ".join(_device_text(device) for device in devices)
     if slow:
-        return Check(name, "warning", finding, "Plug it into a USB 3 port with its own cable: over USB 2 its latency is another one.")
+        return Check(
+            name, "warning", finding, "Plug it into a USB 3 port with its own cable: over USB 2 its latency is another one."
+        )
     return Check(name, "ok", finding)
 
 

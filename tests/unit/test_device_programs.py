@@ -39,7 +39,10 @@ def stand_in(folder: Path, name: str, script: str) -> None:
     [
         ("NV Power Mode: MAXN\n0\n", "MAXN"),
         ("NV Fan Mode:quiet\nNV Power Mode: MODE_15W_6CORE\n2\n", "MODE_15W_6CORE"),
-        ("NVPM VERB: Config file: /etc/nvpmodel.conf\nNVPM VERB: Current mode: NV Power Mode: 15W\nNV Power Mode: MAXN_SUPER\n2", "MAXN_SUPER"),
+        (
+            "NVPM VERB: Config file: /etc/nvpmodel.conf\nNVPM VERB: Current mode: NV Power Mode: 15W\nNV Power Mode: MAXN_SUPER\n2",
+            "MAXN_SUPER",
+        ),
         ("NVPM WARN: power mode is not set!\n", None),
         ("", None),
     ],
@@ -85,7 +88,9 @@ def test_an_older_driver_is_asked_for_less(programs: Path, tmp_path: Path) -> No
 def test_a_gpu_without_an_address_gets_the_driver_s(programs: Path) -> None:
     gpus: list[dict[str, Any]] = [{"id": None, "address": None, "name": None, "problem": None} for _ in range(2)]
     names = device_programs.GPU_QUESTIONS[0]
-    text = "00000000:19:00.0, NVIDIA H200, 1, 700, 1980, Enabled, 9.0\n00000000:3B:00.0, NVIDIA H100, 1, 700, 1980, Enabled, 9.0\n"
+    text = (
+        "00000000:19:00.0, NVIDIA H200, 1, 700, 1980, Enabled, 9.0\n00000000:3B:00.0, NVIDIA H100, 1, 700, 1980, Enabled, 9.0\n"
+    )
     device_programs.merge_gpus(gpus, device_programs.parse_gpus(text, names))
     assert [(gpu["address"], gpu["name"]) for gpu in gpus] == [("0000:19:00.0", "NVIDIA H200"), ("0000:3b:00.0", "NVIDIA H100")]
 

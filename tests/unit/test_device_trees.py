@@ -39,9 +39,19 @@ def condition(tmp_path: Path, tree: Any) -> dict[str, Any]:
         ("container-on-orin-nano", "jetson", {"jetson"}, "nvidia-jetson-orin-nano-engineering-reference-6core-aarch64"),
         ("raspberry-pi-4", "raspberry-pi", set(), "raspberry-pi-4-model-b-rev-1.4-4core-aarch64"),
         ("raspberry-pi-5", "raspberry-pi", set(), "raspberry-pi-5-model-b-rev-1.0-4core-aarch64"),
-        ("raspberry-pi-4-coral-usb3-cold", "raspberry-pi", {"edgetpu"}, "raspberry-pi-4-model-b-rev-1.4-4core-edgetpu-usb3-aarch64"),
+        (
+            "raspberry-pi-4-coral-usb3-cold",
+            "raspberry-pi",
+            {"edgetpu"},
+            "raspberry-pi-4-model-b-rev-1.4-4core-edgetpu-usb3-aarch64",
+        ),
         ("raspberry-pi-4-coral-usb3", "raspberry-pi", {"edgetpu"}, "raspberry-pi-4-model-b-rev-1.4-4core-edgetpu-usb3-aarch64"),
-        ("raspberry-pi-4-coral-usb2-cold", "raspberry-pi", {"edgetpu"}, "raspberry-pi-4-model-b-rev-1.4-4core-edgetpu-usb2-aarch64"),
+        (
+            "raspberry-pi-4-coral-usb2-cold",
+            "raspberry-pi",
+            {"edgetpu"},
+            "raspberry-pi-4-model-b-rev-1.4-4core-edgetpu-usb2-aarch64",
+        ),
         ("raspberry-pi-4-coral-usb2", "raspberry-pi", {"edgetpu"}, "raspberry-pi-4-model-b-rev-1.4-4core-edgetpu-usb2-aarch64"),
         ("laptop", "computer", set(), "intel-core-i7-8550u-8core-x86_64"),
         ("x86-coral-pcie", "computer", {"edgetpu"}, "intel-core-i7-8550u-8core-edgetpu-pcie-x86_64"),
@@ -277,7 +287,8 @@ def test_a_container_that_hides_sys_still_shows_its_gpus(tmp_path: Path) -> None
         (
             {**LAPTOP, **coral_pcie(node=False)},
             "edgetpu",
-            "a Coral Edge TPU on PCIe is attached, but there is no /dev/apex_0 here: in a container, pass it in when the container is started",
+            "a Coral Edge TPU on PCIe is attached, but there is no /dev/apex_0 here: in a container, pass it in when the container "
+            "is started",
         ),
         (
             {**LAPTOP, **coral_pcie(), "sys/class/apex/apex_0/status": "DEAD\n"},
@@ -293,7 +304,8 @@ def test_a_container_that_hides_sys_still_shows_its_gpus(tmp_path: Path) -> None
         (
             {**LAPTOP, **discrete_gpu(driver=False)},
             "cuda",
-            "a discrete NVIDIA GPU (10de:2684) is attached, but the NVIDIA driver is not loaded: install it, or load it with modprobe nvidia",
+            "a discrete NVIDIA GPU (10de:2684) is attached, but the NVIDIA driver is not loaded: install it, or load it with modprobe "
+            "nvidia",
         ),
         (
             {**LAPTOP, **discrete_gpu(node=False)},
@@ -328,7 +340,10 @@ def test_facts_of_an_older_agent_name_no_accelerators() -> None:
     ("change", "problem"),
     [
         ({"sys/class/hwmon/hwmon3/oc1_event_cnt": "2\n"}, "the board was throttled for under-voltage (oc1_event_cnt grew by 2)"),
-        ({"sys/class/hwmon/hwmon3/oc3_event_cnt": "5\n"}, "the board was throttled for too high a current (oc3_event_cnt grew by 1)"),
+        (
+            {"sys/class/hwmon/hwmon3/oc3_event_cnt": "5\n"},
+            "the board was throttled for too high a current (oc3_event_cnt grew by 1)",
+        ),
         ({"var/lib/nvpmodel/status": "pmode:0000\n"}, "the power mode changed from MAXN_SUPER to 15W"),
         (
             {"sys/class/devfreq/17000000.gpu/max_freq": "624750000\n"},
@@ -338,7 +353,9 @@ def test_facts_of_an_older_agent_name_no_accelerators() -> None:
     ],
 )
 def test_what_spoils_timings_on_a_jetson(tmp_path: Path, change: Any, problem: str | None) -> None:
-    before, after = (Condition(condition(tmp_path / name, tree)) for name, tree in (("a", ORIN_NANO), ("b", {**ORIN_NANO, **change})))
+    before, after = (
+        Condition(condition(tmp_path / name, tree)) for name, tree in (("a", ORIN_NANO), ("b", {**ORIN_NANO, **change}))
+    )
     assert before.problems(after) == ([problem] if problem else [])
     # Counters never go back, and what was throttled before is no matter of this measurement.
     assert "throttled" not in " ".join(after.problems(before))

@@ -180,7 +180,12 @@ def tree_machine(root: Path, tree: Any) -> MachineFacts:
         ("orin-nano-jetpack-6", "power mode", "ok", "MAXN_SUPER (nvpmodel); baselines are kept by its name"),
         ("orin-nano-jetpack-6", "clocks", "warning", "free to move between 729 and 1728 MHz"),
         ("orin-nano-jetpack-6", "gpu clock", "warning", "free to move between 306 and 1020 MHz"),
-        ("orin-nano-jetpack-6", "memory clock", "unknown", "that of the EMC is shown to root only: sudo jetson_clocks --show tells it"),
+        (
+            "orin-nano-jetpack-6",
+            "memory clock",
+            "unknown",
+            "that of the EMC is shown to root only: sudo jetson_clocks --show tells it",
+        ),
         ("nano-jetpack-4", "gpu clock", "ok", "locked at 921 MHz"),
         ("nano-jetpack-4", "memory clock", "ok", "EMC at 1600 of 1600 MHz"),
         ("thor-jetpack-7", "gpu clock", "ok", "locked at 1575-1692 MHz"),

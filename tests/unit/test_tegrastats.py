@@ -157,7 +157,10 @@ def test_other_units() -> None:
         "NVENC": {"on": True, "load": 79, "mhz": 166},
         "VIC": {"on": True, "load": 36, "mhz": 115},
         "APE": {"on": True, "load": None, "mhz": 174},
-        **{name: {"on": False, "load": None, "mhz": None} for name in ("NVDEC", "NVJPG", "NVJPG1", "OFA", "NVDLA0", "NVDLA1", "PVA0")},
+        **{
+            name: {"on": False, "load": None, "mhz": None}
+            for name in ("NVDEC", "NVJPG", "NVJPG1", "OFA", "NVDLA0", "NVDLA1", "PVA0")
+        },
     }
     assert parsed(XAVIER_NX_JP5)["units"]["VIC"] == {"on": True, "load": None, "mhz": 115}
     assert parsed(THOR_JP7)["units"]["NVENC0"] == {"on": True, "load": None, "mhz": 0}
@@ -176,7 +179,9 @@ def test_what_is_no_line_of_it(line: str) -> None:
     assert tegrastats.parse(line) is None
 
 
-names = st.from_regex(r"[A-Z][A-Z0-9_]{1,11}", fullmatch=True).filter(lambda name: name not in ("NC", "RAM", "SWAP", "IRAM", "CPU"))
+names = st.from_regex(r"[A-Z][A-Z0-9_]{1,11}", fullmatch=True).filter(
+    lambda name: name not in ("NC", "RAM", "SWAP", "IRAM", "CPU")
+)
 watts = st.integers(0, 10**6)
 # Neither below what means "no power" nor what the power management chip shows.
 degrees = st.integers(-199_999, 150_000).map(lambda millidegrees: millidegrees / 1000)
@@ -184,7 +189,9 @@ degrees = st.integers(-199_999, 150_000).map(lambda millidegrees: millidegrees /
 
 @given(
     rails=st.dictionaries(names, watts, max_size=6),
-    celsius=st.dictionaries(st.from_regex(r"[a-z][a-z0-9-]{1,9}", fullmatch=True).filter(lambda name: name != "pmic"), degrees, max_size=6),
+    celsius=st.dictionaries(
+        st.from_regex(r"[a-z][a-z0-9-]{1,9}", fullmatch=True).filter(lambda name: name != "pmic"), degrees, max_size=6
+    ),
     cores=st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 100), st.one_of(st.none(), st.integers(0, 4000)))), max_size=12),
     gpu=st.one_of(st.none(), st.lists(st.integers(0, 3000), min_size=1, max_size=3)),
     suffix=st.sampled_from(["", "mW"]),

@@ -145,7 +145,14 @@ def gpus(root):
         for node in find(root, "dev/nvidia[0-9]*"):
             if exists(root, "dev/nvidiactl"):
                 found.append(
-                    {"id": None, "address": None, "name": None, "link_speed": None, "link_width": None, "problem": _closed(root, node)}
+                    {
+                        "id": None,
+                        "address": None,
+                        "name": None,
+                        "link_speed": None,
+                        "link_width": None,
+                        "problem": _closed(root, node),
+                    }
                 )
     return found
 

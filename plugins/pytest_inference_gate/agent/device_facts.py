@@ -359,7 +359,10 @@ def clocks_locked(policies):
 
 def all_locked(locked):
     # type: (Dict[str, Optional[bool]]) -> Optional[bool]
-    """Of a Jetson: free if the clock of processor, GPU or memory is known to be. Not everybody may read the memory's: the two others tell then."""
+    """Of a Jetson: free if the clock of processor, GPU or memory is known to be.
+
+    Not everybody may read the memory's: the two others tell then.
+    """
     if locked["cpu"] is None:
         return None
     return all(state for state in locked.values() if state is not None)

@@ -15,7 +15,6 @@ from .backends import Backends
 from .failures import AgentError, LoadError, describe
 from .protocol import VERSION, FrameDecoder, ProtocolError, encode_frame, receive
 
-
 SECONDS_FOR_ENERGY = 2.0  # eight samples of power, at the default interval
 
 

@@ -83,7 +83,7 @@ def _paragraphs(text, prefix):
 def upstream(version):
     # type: (str) -> str
     """``"10.3.0.30"`` of ``"10.3.0.30-1+cuda12.5"``, ``"6.2.1"`` of ``"6.2.1+b38"``: without epoch, revision and build."""
-    return re.split(r"[-+~]", version.split(":", 1)[-1], 1)[0]
+    return re.split(r"[-+~]", version.split(":", 1)[-1], maxsplit=1)[0]
 
 
 def system_software(root, packages):

@@ -304,7 +304,9 @@ class _Program:
                 if samples:
                     return samples[-1]
         self.close()
-        raise _CannotSample("%s printed nothing that is understood within %g s%s" % (self.source, PATIENCE_SECONDS - 1, self._said()))
+        raise _CannotSample(
+            "%s printed nothing that is understood within %g s%s" % (self.source, PATIENCE_SECONDS - 1, self._said())
+        )
 
     def inputs(self):
         # type: () -> List[int]
@@ -466,7 +468,7 @@ def summary(recorded, start, end, inferences):
 
 def integral(points, start, end):
     # type: (List[Tuple[float, float]], float, float) -> float
-    """Of straight lines between the points, in their order of time, from start to end; beyond the first and the last point they are level."""
+    """Of straight lines between the points, in their order of time, from start to end; level beyond the first and the last point."""
     inside = [point for point in points if start < point[0] < end]
     curve = [(start, value_at(points, start))] + inside + [(end, value_at(points, end))]
     return sum((after[0] - before[0]) * (after[1] + before[1]) / 2.0 for before, after in zip(curve, curve[1:]))

@@ -22,8 +22,12 @@ from .parts import (
 NANO: Tree = {
     **arm_processor(["0xd07"] * 4),
     **processor_clock(1479000, 1479000),
-    **device_tree("NVIDIA Jetson Nano Developer Kit", "nvidia,p3449-0000-b00+p3448-0000-b00", "nvidia,jetson-nano", "nvidia,tegra210"),
-    **release("# R32 (release), REVISION: 7.1, GCID: 29689809, BOARD: t210ref, EABI: aarch64, DATE: Wed Feb  2 21:33:23 UTC 2022"),
+    **device_tree(
+        "NVIDIA Jetson Nano Developer Kit", "nvidia,p3449-0000-b00+p3448-0000-b00", "nvidia,jetson-nano", "nvidia,tegra210"
+    ),
+    **release(
+        "# R32 (release), REVISION: 7.1, GCID: 29689809, BOARD: t210ref, EABI: aarch64, DATE: Wed Feb  2 21:33:23 UTC 2022"
+    ),
     **power_modes(0, "MAXN", "5W"),
     **packages(
         nvidia_l4t_core="32.7.1-20220219090344",
@@ -47,7 +51,9 @@ XAVIER_NX: Tree = {
     **arm_processor(["0x004"] * 6, implementer="0x4e"),
     **processor_clock(115200, 1420800, policies=(0, 2, 4)),
     **device_tree("NVIDIA Jetson Xavier NX Developer Kit", "nvidia,p3509-0000+p3668-0000", "nvidia,tegra194"),
-    **release("# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 UTC 2023"),
+    **release(
+        "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 UTC 2023"
+    ),
     **power_modes(2, "MODE_15W_2CORE", "MODE_15W_4CORE", "MODE_15W_6CORE", "MODE_10W_2CORE"),
     **packages(nvidia_l4t_core="35.4.1-20230801124926", libnvinfer8="8.5.2-1+cuda11.4", libcudnn8="8.6.0.166-1+cuda11.4"),
     "usr/local/cuda/version.json": '{\n   "cuda" : {\n      "name" : "CUDA SDK",\n      "version" : "11.4.19"\n   }\n}\n',
@@ -109,7 +115,9 @@ THOR: Tree = {
 CONTAINER_ON_ORIN: Tree = {
     **arm_processor(["0xd42"] * 6),
     **processor_clock(1728000, 1728000, policies=(0, 4)),
-    **release("# R36 (release), REVISION: 4.7, GCID: 42132812, BOARD: generic, EABI: aarch64, DATE: Thu Sep 18 22:54:44 UTC 2025"),
+    **release(
+        "# R36 (release), REVISION: 4.7, GCID: 42132812, BOARD: generic, EABI: aarch64, DATE: Thu Sep 18 22:54:44 UTC 2025"
+    ),
     "sys/devices/soc0/family": "Tegra\n",
     "sys/devices/soc0/machine": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super\n",
     **packages(cuda_cudart_12_8="12.8.90-1", cuda_cudart_12_6="12.6.68-1"),

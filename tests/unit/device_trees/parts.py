@@ -183,7 +183,11 @@ def coral_usb(megabits: int, firmware: bool, bus: int = 2, device: int = 3) -> T
 
 
 def discrete_gpu(
-    device: str = "2684", name: str = "NVIDIA GeForce RTX 4090", address: str = "0000:01:00.0", driver: bool = True, node: bool = True
+    device: str = "2684",
+    name: str = "NVIDIA GeForce RTX 4090",
+    address: str = "0000:01:00.0",
+    driver: bool = True,
+    node: bool = True,
 ) -> Tree:
     folder = f"sys/bus/pci/devices/{address}"
     tree: Tree = {
@@ -201,7 +205,7 @@ def discrete_gpu(
         tree |= {
             "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (dvs)\n"
             "GCC version:  gcc version 13.3.0 (Ubuntu 13.3.0-6ubuntu2)\n",
-            f"proc/driver/nvidia/gpus/{address}/information": f"Model: \t\t {name}\nIRQ:   \t\t 131\nBus Type: \t PCIe\nDevice Minor: \t 0\n",
+            f"proc/driver/nvidia/gpus/{address}/information": f"Model: \t\t {name}\nIRQ:   \t\t 131\nBus Type: \t PCIe\n",
         }
     if driver and node:
         tree |= {"dev/nvidiactl": "", "dev/nvidia0": ""}
