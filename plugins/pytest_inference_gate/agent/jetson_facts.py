@@ -171,7 +171,7 @@ def memory_clock(root):
     # type: (str) -> Optional[Facts]
     """The external memory's; before JetPack 7 only root can read it. The highest is that of the power mode where that caps it."""
     for clock in _clocks(root):
-        if _MEMORY_CLOCK.match(clock["name"]) and clock["current_khz"] is not None and clock["maximum_khz"] is not None:
+        if _MEMORY_CLOCK.match(clock["name"]) and clock["current_khz"] is not None and clock["maximum_khz"]:
             return {"current_khz": clock["current_khz"], "maximum_khz": clock["maximum_khz"]}
     for current_path, maximum_path in _MEMORY_RATES:
         current, maximum = read_integer(root, current_path), read_integer(root, maximum_path)
