@@ -171,6 +171,11 @@ def test_condition_of_an_orin(tmp_path: Path) -> None:
     assert [zone["name"] for zone in now["thermal_zones"]] == ["cpu-thermal", "gpu-thermal", "tj-thermal"]
 
 
+def test_a_chip_without_a_sensor_is_not_hot(tmp_path: Path) -> None:
+    # PMIC-Die says 100 degrees.
+    assert max(zone["celsius"] for zone in condition(tmp_path, NANO)["thermal_zones"]) == 45.0
+
+
 # Software
 
 

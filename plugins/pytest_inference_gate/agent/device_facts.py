@@ -128,7 +128,7 @@ def condition(root="/"):
         "turbo": turbo(root),
         "power_profile": read(root, "sys/firmware/acpi/platform_profile"),
         "on_battery": on_battery(root),
-        "thermal_zones": thermal_zones(root) + accelerator_facts.edge_tpu_temperatures(root),
+        "thermal_zones": thermal_zones(root),
         "throttle_counts": throttle_counts(root),
         "raspberry_pi_throttled": raspberry_pi_throttled(root),
         "power_milliwatts": power_rails.read_rails(root, power_rails.rail_sensors(root)),
@@ -460,9 +460,12 @@ def thermal_zones(root):
     for folder in find(root, "sys/class/thermal/thermal_zone[0-9]*"):
         millidegrees = read_integer(root, folder, "temp")
         # A unit without power reads as -256 degrees on Jetson boards, and some drivers say 0 K.
-        if millidegrees is not None and millidegrees > -200000:
-            zones.append({"name": read(root, folder, "type") or os.path.basename(folder), "celsius": millidegrees / 1000.0})
-    return zones
+        name = read(root, folder, "type") or os.path.basename(folder)
+        # The power management chip of a Jetson has no sensor: firmware shows one of two round figures instead.
+        placeholder = name.lower().startswith("pmic") and millidegrees in (50000, 100000)
+        if millidegrees is not None and millidegrees > -200000 and not placeholder:
+            zones.append({"name": name, "celsius": millidegrees / 1000.0})
+    return zones + accelerator_facts.edge_tpu_temperatures(root)
 
 
 def throttle_counts(root):

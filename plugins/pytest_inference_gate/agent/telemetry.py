@@ -15,8 +15,8 @@ import time
 from typing import Any, Dict, List, Optional, Tuple  # noqa: F401
 
 from . import power_rails, tegrastats
-from .accelerator_facts import edge_tpu_temperatures
-from .device_files import find, is_here, read, read_integer
+from .device_facts import thermal_zones
+from .device_files import is_here
 from .jetson_facts import gpu_clocks, memory_clock
 
 Facts = Dict[str, Any]
@@ -243,7 +243,7 @@ class _Files:
         if memory:
             sample["mhz"]["memory"] = memory["current_khz"] // 1000
         if self._count % SAMPLES_PER_TEMPERATURE == 0:
-            sample["celsius"] = _temperatures(self._root)
+            sample["celsius"] = {zone["name"]: zone["celsius"] for zone in thermal_zones(self._root)}
         self._count += 1
         self._next = max(self._next + self._interval, time.monotonic())
         return sample
@@ -251,17 +251,6 @@ class _Files:
     def close(self):
         # type: () -> None
         pass
-
-
-def _temperatures(root):
-    # type: (str) -> Dict[str, float]
-    celsius = {}
-    for folder in find(root, "sys/class/thermal/thermal_zone[0-9]*"):
-        millidegrees = read_integer(root, folder, "temp")
-        if millidegrees is not None and millidegrees > 1000 * tegrastats.COLDEST_CELSIUS:
-            celsius[read(root, folder, "type") or os.path.basename(folder)] = millidegrees / 1000.0
-    celsius.update({zone["name"]: zone["celsius"] for zone in edge_tpu_temperatures(root)})
-    return celsius
 
 
 class _Program:
