@@ -5,7 +5,7 @@ In a container these are the container's own, which are what a model there runs 
 
 import os
 import re
-from typing import Dict, Optional, Tuple  # noqa: F401
+from typing import Dict, List, Optional, Tuple  # noqa: F401
 
 from .device_files import find, natural, read, read_bytes
 
@@ -31,6 +31,8 @@ CUDA_FOLDERS = (
     "usr/local/cuda-[0-9]*/targets/*/lib",
 )
 
+LIBRARIES = ("libcudart.so.", "libcudnn.so.", "libnvinfer.so.", "libedgetpu.so.")
+
 PACKAGE_PREFIXES = (
     "cuda-cudart-",
     "gasket-dkms",
@@ -52,8 +54,10 @@ def dpkg_versions(root, prefixes=PACKAGE_PREFIXES):
     texts += [read_bytes(root, path) for path in find(root, "var/lib/dpkg/status.d/*")]  # images without a package manager
     versions = {}  # type: Dict[str, str]
     for text in texts:
-        for prefix in prefixes if text else ():
-            versions.update(_paragraphs(b"\n" + (text or b""), prefix))
+        if text:
+            text = b"\n" + text  # so that the first paragraph begins like the others
+            for prefix in prefixes:
+                versions.update(_paragraphs(text, prefix))
     return versions
 
 
@@ -89,18 +93,33 @@ def upstream(version):
 def system_software(root, packages):
     # type: (str, Dict[str, str]) -> Dict[str, Optional[Version]]
     """By name: cuda, cudnn, tensorrt, edgetpu-runtime, nvidia-driver, apex-driver; None for what is not there or cannot be read."""
+    libraries = library_files(root)
     return {
-        "cuda": cuda(root, packages),
-        "cudnn": library("libcudnn", r"libcudnn[0-9]+(-cuda-[0-9]+)?$", root, packages),
-        "tensorrt": library("libnvinfer", r"libnvinfer[0-9]+$", root, packages),
-        "edgetpu-runtime": edge_tpu_runtime(root, packages),
+        "cuda": cuda(root, packages, libraries),
+        "cudnn": library("libcudnn", r"libcudnn[0-9]+(-cuda-[0-9]+)?$", packages, libraries),
+        "tensorrt": library("libnvinfer", r"libnvinfer[0-9]+$", packages, libraries),
+        "edgetpu-runtime": edge_tpu_runtime(packages, libraries),
         "nvidia-driver": nvidia_driver(root),
         "apex-driver": apex_driver(root),
     }
 
 
-def cuda(root, packages):
-    # type: (str, Dict[str, str]) -> Optional[Version]
+def library_files(root):
+    # type: (str) -> List[str]
+    """Paths of those of :data:`LIBRARIES`, below root; each folder is listed once, since some hold thousands of files."""
+    found = []
+    folders = [folder for pattern in CUDA_FOLDERS for folder in find(root, pattern)] + list(LIBRARY_FOLDERS)
+    for folder in folders:
+        try:
+            names = os.listdir(os.path.join(root, folder))
+        except OSError:
+            continue
+        found += [os.path.join(folder, name) for name in sorted(names) if name.startswith(LIBRARIES)]
+    return found
+
+
+def cuda(root, packages, libraries):
+    # type: (str, Dict[str, str], List[str]) -> Optional[Version]
     path = "usr/local/cuda/version.json"
     match = re.search(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([0-9.]+)"', read(root, path) or "")
     if match:
@@ -110,14 +129,14 @@ def cuda(root, packages):
     if match:
         return {"version": match.group(1), "source": path}
     named = _highest({name: version for name, version in packages.items() if re.match(r"cuda-cudart-[0-9-]+$", name)})
-    return named or _library_file("libcudart", root, CUDA_FOLDERS + LIBRARY_FOLDERS)
+    return named or _library_file("libcudart", libraries)
 
 
-def library(name, package_pattern, root, packages):
-    # type: (str, str, str, Dict[str, str]) -> Optional[Version]
+def library(name, package_pattern, packages, libraries):
+    # type: (str, str, Dict[str, str], List[str]) -> Optional[Version]
     """The package knows the whole version, the file is what is loaded: where they contradict each other, the file counts."""
     package = _highest({key: version for key, version in packages.items() if re.match(package_pattern, key)})
-    file = _library_file(name, root, LIBRARY_FOLDERS)
+    file = _library_file(name, libraries)
     if package and file and not (package["version"] + ".").startswith(file["version"] + "."):
         return file
     return package or file
@@ -131,30 +150,29 @@ def _highest(versions):
     return {"version": upstream(versions[name]), "source": "package " + name}
 
 
-def _library_file(name, root, folders):
-    # type: (str, str, Tuple[str, ...]) -> Optional[Version]
+def _library_file(name, libraries):
+    # type: (str, List[str]) -> Optional[Version]
     """From names such as ``libnvinfer.so.10.3.0``; one with the major version alone tells too little."""
     found = {}
-    for folder in folders:
-        for path in find(root, folder + "/" + name + ".so.*"):
-            match = re.search(r"\.so\.([0-9]+(\.[0-9]+)+)$", path)
-            if match:
-                found[path] = match.group(1)
+    for path in libraries:
+        match = re.match(re.escape(name) + r"\.so\.([0-9]+(?:\.[0-9]+)+)$", os.path.basename(path))
+        if match:
+            found[path] = match.group(1)
     if not found:
         return None
     path = max(found, key=lambda path: natural(found[path]))
     return {"version": found[path], "source": path}
 
 
-def edge_tpu_runtime(root, packages):
-    # type: (str, Dict[str, str]) -> Optional[Version]
+def edge_tpu_runtime(packages, libraries):
+    # type: (Dict[str, str], List[str]) -> Optional[Version]
     """With the clock for which the package is made (``std`` or ``max``): it changes the latency."""
     for kind in ("std", "max"):
         name = "libedgetpu1-" + kind
         if name in packages:
             return {"version": "%s (%s)" % (upstream(packages[name]), kind), "source": "package " + name}
-    for folder in LIBRARY_FOLDERS:
-        for path in find(root, folder + "/libedgetpu.so.1*"):
+    for path in libraries:
+        if os.path.basename(path).startswith("libedgetpu.so.1"):
             return {"version": "unknown", "source": path}  # its name holds the version of the interface only
     return None
 
