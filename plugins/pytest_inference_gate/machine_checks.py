@@ -36,7 +36,8 @@ STOLEN_WORTH_A_WARNING = 0.02
 FREE_MEMORY_SHARE = 0.25
 
 _LOCK_ALL = "Choose a power mode and lock all clocks in it, that of the memory too."
-_LOCK_ALL_COMMANDS = ("sudo nvpmodel -m 0", "sudo jetson_clocks")
+# Mode 0 is the fastest of some boards and the slowest of others.
+_LOCK_ALL_COMMANDS = ("grep POWER_MODEL /etc/nvpmodel.conf", "sudo nvpmodel -m NUMBER", "sudo jetson_clocks")
 
 _KERNEL_WORDS = {"compute": "processor", "memory": "memory"}
 

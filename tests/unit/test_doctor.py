@@ -213,7 +213,7 @@ def test_the_clock_of_the_memory_alone_may_be_free(tmp_path: Path) -> None:
     facts = tree_machine(tmp_path, tree)
     check = find(facts, "memory clock")
     assert (check.state, check.finding) == ("warning", "EMC at 204 of 1600 MHz")
-    assert check.commands == ("sudo nvpmodel -m 0", "sudo jetson_clocks")
+    assert check.commands[-1] == "sudo jetson_clocks"
     # That of the processor is locked all the same.
     assert find(facts, "clocks").state == "ok"
 
