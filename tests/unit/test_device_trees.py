@@ -215,6 +215,7 @@ def test_an_upgrade_of_jetpack_keeps_the_name_of_the_device(tmp_path: Path) -> N
         "etc/nv_tegra_release": "# R39 (release), REVISION: 2.0, GCID: 45755727, BOARD: generic, DATE: Mon Jun  1 09:28:48 PM UTC 2026\n",
         **packages(nvidia_l4t_core="39.2.0-20260601092848", libnvinfer10="10.16.0.1-1+cuda13.2"),
     }
+    newer["usr/lib/aarch64-linux-gnu/libnvinfer.so.10.16.0"] = newer.pop("usr/lib/aarch64-linux-gnu/libnvinfer.so.10.3.0")
     before, after = collect(tmp_path / "before", ORIN_NANO), collect(tmp_path / "after", newer)
     assert DeviceIdentity.from_facts(before).id == DeviceIdentity.from_facts(after).id
     changes = SoftwareUnderTest.changes(*(SoftwareUnderTest.from_probe({"device": facts}) for facts in (before, after)))

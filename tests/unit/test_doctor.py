@@ -251,7 +251,7 @@ def test_a_jetson_s_report(tmp_path: Path) -> None:
     assert "ok       power mode        MAXN_SUPER (nvpmodel); baselines are kept by its name\n" in text
     assert "                           JetPack 6.2.1, L4T 36.4.7\n" in text
     assert "$ sudo jetson_clocks" in text
-    assert all(len(line) <= 80 or "$" in line for line in text.splitlines())
+    assert all(len(line) <= 80 or "$" in line for line in text.splitlines()[1:])  # the name of the device is never broken
 
 
 def test_a_little_swap_is_left_behind_by_every_system() -> None:
