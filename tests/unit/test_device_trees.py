@@ -389,7 +389,7 @@ def test_unreadable_content_is_no_error(tmp_path_factory: pytest.TempPathFactory
     json.dumps([facts, now])
     identity = DeviceIdentity.from_facts(facts)
     assert identity.id
-    assert SoftwareUnderTest.from_probe({"device": facts}).versions
+    json.dumps(SoftwareUnderTest.from_probe({"device": facts}).versions)
     # A Raspberry Pi says what is wrong at one moment; everything else takes two that differ.
     assert all("the Raspberry Pi reports" in problem for problem in Condition(now).problems(Condition(now)))
     target_markers(facts)

@@ -44,8 +44,8 @@ def _edge_tpus_on_pci(root):
     unplaced = [folder for address, folder in served.items() if address not in addresses]
     found = []
     for address in addresses:
-        folder = served.get(address) or (unplaced.pop(0) if unplaced else None)
-        found.append(_edge_tpu_on_pci(root, folder, address))
+        entry = served.get(address) or (unplaced.pop(0) if unplaced else None)
+        found.append(_edge_tpu_on_pci(root, entry, address))
     return found + [_edge_tpu_on_pci(root, folder, None) for folder in unplaced]
 
 

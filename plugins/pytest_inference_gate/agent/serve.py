@@ -134,7 +134,7 @@ class Session:
 
         runner = self._loaded()
         runner.set_inputs(batches.first_batch(arguments["inputs"], self._batch))
-        wish = arguments.get("telemetry")
+        wish = arguments.get("telemetry")  # type: Any
         sampler = self._sampler(wish)
         count, ended = 0, 0.0
         try:

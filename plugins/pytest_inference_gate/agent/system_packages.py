@@ -63,7 +63,7 @@ def dpkg_versions(root, prefixes=PACKAGE_PREFIXES):
 
 def _paragraphs(text, prefix):
     # type: (bytes, str) -> Dict[str, str]
-    found = {}
+    found = {}  # type: Dict[str, str]
     start = 0
     needle = b"\nPackage: " + prefix.encode()
     while True:

@@ -142,8 +142,8 @@ def main(arguments):
     try:
         reader = _reader(options.get("source"), interval, root)
         first = reader.first()
-    except _CannotSample as problem:
-        _print({"problem": str(problem)})
+    except _CannotSample as error:
+        _print({"problem": str(error)})
         return 1
     _print({"source": reader.source})
     samples = [first] if first else []
