@@ -52,4 +52,6 @@ def test_a_sampler_that_cannot_sample_fails_nothing_and_is_told(linear_project: 
     result = linear_project.save()
     told = telemetry(linear_project)
     assert {one["problem"] for one in told} == {"tegrastats ended with status 1: tegrastats must be run as root"}
-    assert f"not wholly, sampled beside {len(told)} of {len(told)} measurements: tegrastats ended" in " ".join(result.stdout.str().split())
+    assert f"not wholly, sampled beside {len(told)} of {len(told)} measurements: tegrastats ended" in " ".join(
+        result.stdout.str().split()
+    )
