@@ -35,6 +35,7 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         "steady": [replicate.steady for replicate in record.all_replicates],
         "warm_up_rounds": [replicate.warm_up_rounds for replicate in record.all_replicates],
         "condition": [dict(replicate.condition) for replicate in record.all_replicates],
+        "telemetry": [dict(replicate.telemetry) if replicate.telemetry else None for replicate in record.all_replicates],
         "median": latency.median,
         "p50": latency.p50,
         "p90": latency.p90,

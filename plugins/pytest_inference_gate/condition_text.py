@@ -79,6 +79,11 @@ def _hottest(facts: Facts) -> str | None:
     return f"{max(degrees):.0f} degrees Celsius" if degrees else None
 
 
+def _memory_frequency(facts: Facts) -> str | None:
+    clock = facts.get("memory_clock")
+    return _megahertz("current_khz")(clock) if isinstance(clock, Mapping) else None
+
+
 def _kernel(name: str) -> Callable[[Facts], str | None]:
     """Milliseconds of a pass of one of the canary's kernels, and how its readings scattered."""
 
@@ -101,6 +106,11 @@ _READINGS: Mapping[str, Callable[[Facts], str | None]] = {
     "frequency": _megahertz("current_khz"),
     "boost": _setting("turbo"),
     "power profile": _setting("power_profile"),
+    "power mode": _setting("power_mode"),
+    "GPU's lowest frequency": _megahertz("gpu_minimum_khz"),
+    "GPU's highest frequency": _megahertz("gpu_maximum_khz"),
+    "GPU's frequency": _megahertz("gpu_current_khz"),
+    "memory's frequency": _memory_frequency,
     "on battery": _setting("on_battery"),
     "temperature": _hottest,
     "free memory": _first_number("memory_available_bytes", lambda size: f"{size / 1e9:.1f} GB"),

@@ -31,6 +31,12 @@ _RASPBERRY_PI_BITS = (
     "it was throttled",
     "it reached its soft temperature limit",
 )
+# The counters of a Jetson since Orin.
+_OVER_CURRENT = {
+    "oc1_event_cnt": "under-voltage",
+    "oc2_event_cnt": "too high an average current",
+    "oc3_event_cnt": "too high a current",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,9 @@ class DeviceIdentity:
 
     ``board`` is the name in the device tree or in the firmware tables. ``cpu_signature`` tells processors apart that share a
     model name (virtual machines often hide it). ``usable_cores`` is what affinity and control groups leave of ``online_cores``.
-    ``power_mode`` is the name of the active power profile. ``links`` names accelerators by how they are attached.
+    ``power_mode`` is the name of a Jetson's power mode (its number means another one on each board), else of the active power profile.
+    ``clocks_locked`` tells of the processor's clock and, on a Jetson, of those of GPU and memory. ``links`` tells how accelerators are
+    attached: ``edgetpu`` by pcie, usb3 or usb2; ``cuda``, discrete GPUs, by their PCI ids, which no driver changes.
     """
 
     kind: Kind = "unknown"
@@ -68,9 +76,10 @@ class DeviceIdentity:
             machine=facts.get("machine"),
             online_cores=len(online) if online else None,
             usable_cores=cores.get("usable"),
-            power_mode=facts.get("power_profile"),
+            power_mode=_mapping(facts, "jetson").get("power_mode") or facts.get("power_profile"),
             clocks_locked=facts.get("clocks_locked"),
             virtual=facts.get("hypervisor"),
+            links=_links(facts),
         )
 
     @property
@@ -90,6 +99,8 @@ class DeviceIdentity:
             yield f"{self.usable_cores:g}core"
         if self.power_mode and _slug(self.power_mode):
             yield _slug(self.power_mode)
+        if "edgetpu" in self.links:
+            yield "edgetpu-" + _slug(self.links["edgetpu"])
         if self.machine:
             yield _slug(self.machine)
 
@@ -111,15 +122,18 @@ def identity_differences(before: Mapping[str, Any], after: Mapping[str, Any]) ->
 
 
 def local_identity() -> DeviceIdentity:
-    """The identity of this machine, read in this process: a few small files of /proc and /sys."""
-    from .agent import device_facts
+    """The identity of this machine, read in this process: a few small files of /proc and /sys, and what a board's own program says."""
+    from .agent import device_facts, device_programs
 
-    return DeviceIdentity.from_facts(device_facts.collect())
+    return DeviceIdentity.from_facts(device_programs.complete(device_facts.collect()))
 
 
 @dataclass(frozen=True)
 class SoftwareUnderTest:
-    """Versions by name: Python, kernel, operating system, L4T, microcode, the packages that matter; what is unknown is absent.
+    """Versions by name: Python, kernel, operating system, microcode, the packages that matter; what is unknown is absent.
+
+    What the system brings besides: L4T, JetPack (``unknown`` where the release is known and nothing tells its JetPack), CUDA, cuDNN, the
+    library of TensorRT (the package of that name is its binding), the Edge TPU's runtime, drivers.
 
     The governor and the boost of the processor are here as well: an upgrade of the system may change them, and then the gate
     should say so instead of missing its baseline.
@@ -142,7 +156,8 @@ class SoftwareUnderTest:
             "userland": f"{bits}-bit" if bits else None,
             "kernel": facts.get("kernel") or probe.get("release"),
             "os": facts.get("os"),
-            "l4t": _l4t(facts.get("l4t_release_line")),
+            **_system_software(facts),
+            **_jetson_release(facts),
             "microcode": _mapping(facts, "cpu").get("microcode"),
             "cpu-governor": _governors(facts.get("frequency_policies")),
             "cpu-boost": None if boost is None else "on" if boost else "off",
@@ -201,10 +216,23 @@ class Condition:
             *_raspberry_pi_throttling(self.facts, after.facts),
             *_changed_settings(self.facts, after.facts),
             *_changed_policies(self.facts, after.facts),
+            *_unlocked_memory(self.facts, after.facts),
         ]
 
 
 # Identity
+
+
+def _links(facts: Mapping[str, Any]) -> dict[str, str]:
+    edge_tpus = [str(one["link"]) for one in facts.get("edge_tpus") or []]
+    gpus = [str(one.get("id") or one.get("name") or "unknown") for one in facts.get("gpus") or []]
+    return {name: _counted(attached) for name, attached in (("edgetpu", edge_tpus), ("cuda", gpus)) if attached}
+
+
+def _counted(names: list[str]) -> str:
+    """``"2x pcie + usb3"``."""
+    counts = {name: names.count(name) for name in sorted(names)}
+    return " + ".join(name if count == 1 else f"{count}x {name}" for name, count in counts.items())
 
 
 def _kind(facts: Mapping[str, Any]) -> Kind:
@@ -213,7 +241,7 @@ def _kind(facts: Mapping[str, Any]) -> Kind:
     compatible = [str(name) for name in board.get("compatible") or []]
     if facts.get("hypervisor") or model == _VIRTUAL_BOARD:
         return "virtual-machine"
-    if any(name.startswith("nvidia,tegra") for name in compatible) or "jetson" in model.lower():
+    if facts.get("jetson") or any(name.startswith("nvidia,tegra") for name in compatible) or "jetson" in model.lower():
         return "jetson"
     if model.startswith("Raspberry Pi"):
         return "raspberry-pi"
@@ -265,10 +293,26 @@ def _slug(text: str) -> str:
 
 
 def _value_text(value: Any) -> str:
-    return "unknown" if value is None or value == {} else str(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {value[key]}" for key in sorted(value)) or "unknown"
+    return "unknown" if value is None else str(value)
 
 
 # Software
+
+
+def _system_software(facts: Mapping[str, Any]) -> dict[str, str]:
+    # Python's binding of TensorRT is a package of the plain name.
+    names = {"tensorrt": "tensorrt-library"}
+    found = _mapping(facts, "system_software")
+    return {names.get(name, name): str(entry["version"]) for name, entry in found.items() if entry}
+
+
+def _jetson_release(facts: Mapping[str, Any]) -> dict[str, str | None]:
+    jetson = _mapping(facts, "jetson")
+    l4t = _mapping(jetson, "l4t").get("version") or _l4t(facts.get("l4t_release_line"))
+    jetpack = _mapping(jetson, "jetpack").get("version")
+    return {"l4t": l4t, "jetpack": jetpack or ("unknown" if jetson and l4t else None)}
 
 
 def _l4t(line: Any) -> str | None:
@@ -297,6 +341,9 @@ def _throttling(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable
     for counter, places in grown.items():
         # A counter of the package reads the same on each of its cores.
         events = max(count for _, count in places)
+        if counter in _OVER_CURRENT:
+            yield f"the board was throttled for {_OVER_CURRENT[counter]} ({counter} grew by {events})"
+            continue
         where = ", ".join(place for place, _ in places[:4]) + (", ..." if len(places) > 4 else "")
         yield f"the processor was throttled ({counter} grew by {events} on {where})"
 
@@ -317,6 +364,7 @@ def _changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> It
         ("allowed", "the cores that it may use"),
         ("turbo", "the boost of the processor"),
         ("power_profile", "the power profile"),
+        ("power_mode", "the power mode"),
         ("on_battery", "running on battery"),
     ):
         old, new = before.get(key), after.get(key)
@@ -326,12 +374,13 @@ def _changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> It
 
 def _changed_policies(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
     for key, name, unit in (
-        ("governor", "the governor", ""),
+        ("governors", "the governor", ""),
         ("minimum_khz", "the lowest frequency", " kHz"),
         ("maximum_khz", "the highest frequency", " kHz"),
+        ("gpu_minimum_khz", "the GPU's lowest frequency", " kHz"),
+        ("gpu_maximum_khz", "the GPU's highest frequency", " kHz"),
     ):
-        column = "governors" if key == "governor" else key
-        old, new = _mapping(before, column), _mapping(after, column)
+        old, new = _mapping(before, key), _mapping(after, key)
         changed: dict[str, list[str]] = {}
         for policy in sorted(old.keys() & new.keys()):
             if old[policy] != new[policy]:
@@ -339,6 +388,18 @@ def _changed_policies(before: Mapping[str, Any], after: Mapping[str, Any]) -> It
         for change, policies in changed.items():
             where = ", ".join(policies[:4]) + (", ..." if len(policies) > 4 else "")
             yield f"{name} of {where} changed {change}"
+
+
+def _unlocked_memory(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
+    old, new = _mapping(before, "memory_clock"), _mapping(after, "memory_clock")
+    # A clock that is free moves all the time, and may be at its highest by chance. All of them are locked together, or none.
+    held = all(
+        _mapping(before, f"{unit}minimum_khz")
+        and _mapping(before, f"{unit}minimum_khz") == _mapping(before, f"{unit}maximum_khz")
+        for unit in ("", "gpu_")
+    )
+    if held and old and new and old["current_khz"] >= old["maximum_khz"] and new["current_khz"] < new["maximum_khz"]:
+        yield f"the clock of the memory fell from {old['current_khz']} to {new['current_khz']} kHz"
 
 
 def _setting_text(value: Any) -> str:

@@ -29,7 +29,7 @@ from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measu
 from .preparation import Preparation, PreparedInputs, load_arguments
 from .progress import Progress
 from .sequential import EARLIEST
-from .sweep import Plan, measure_replicate, sweep
+from .sweep import Plan, measure_replicate, sweep, telemetry_remarks
 
 if TYPE_CHECKING:
     import numpy
@@ -327,6 +327,7 @@ class GateRun:
         self.condition_after = Condition.now()
         self.canary = watch.as_dict()
         self.notes += watch.remarks
+        self.notes += telemetry_remarks(replicate for case in cases for replicate in self.records[case.id].all_replicates)
         for case in cases:
             if self.records[case.id].measured:
                 self.used.add(case.id)

@@ -12,6 +12,7 @@ from math import ceil, sqrt
 from statistics import median
 from typing import Any, Literal
 
+from .accelerators import Marker, target_markers
 from .decision import session_spread
 from .devices import Condition, DeviceIdentity, Kind
 from .machine_condition import KERNELS, disturbing_load, is_disturbed, load_by_others, stolen_share
@@ -33,6 +34,10 @@ STORE_BYTES = 5 * 2**30
 SWAP_WORTH_A_WARNING = 64 * 2**20
 STOLEN_WORTH_A_WARNING = 0.02
 FREE_MEMORY_SHARE = 0.25
+
+_LOCK_ALL = "Choose a power mode and lock all clocks in it, that of the memory too."
+# Mode 0 is the fastest of some boards and the slowest of others.
+_LOCK_ALL_COMMANDS = ("grep POWER_MODEL /etc/nvpmodel.conf", "sudo nvpmodel -m NUMBER", "sudo jetson_clocks")
 
 _KERNEL_WORDS = {"compute": "processor", "memory": "memory"}
 
@@ -92,8 +97,9 @@ class Check:
 
 
 def check_machine(facts: MachineFacts) -> list[Check]:
-    """Every check, in the order in which they are shown."""
-    return [check(facts) for check in _CHECKS]
+    """Every check that this kind of machine is asked, in the order in which they are shown."""
+    checks = [*_CHECKS[:_FIRST_OF_ACCELERATORS], *_accelerator_checks(facts), *_CHECKS[_FIRST_OF_ACCELERATORS:]]
+    return [check(facts) for check in checks]
 
 
 def smallest_tolerance(readings: Sequence[float]) -> float | None:
@@ -149,7 +155,8 @@ def _governor(facts: MachineFacts) -> Check:
 
 def _clocks(facts: MachineFacts) -> Check:
     policies = facts.device.get("frequency_policies") or []
-    locked = facts.device.get("clocks_locked")
+    # A Jetson's fact tells of three clocks; the two others have checks of their own.
+    locked = _jetson(facts)["locked"]["cpu"] if _jetson(facts) else facts.device.get("clocks_locked")
     if locked is None:
         current = _megahertz((facts.after.get("current_khz") or {}).values())
         return Check("clocks", "unknown", f"{_no_frequencies(facts)}{f'; now at {current}' if current else ''}")
@@ -158,13 +165,7 @@ def _clocks(facts: MachineFacts) -> Check:
         return Check("clocks", "ok", f"locked at {_megahertz(maximum for _, maximum in ranges)}")
     finding = f"free to move between {min(low for low, _ in ranges) // 1000} and {max(high for _, high in ranges) // 1000} MHz"
     if facts.identity.kind == "jetson":
-        return Check(
-            "clocks",
-            "warning",
-            finding,
-            "Choose a power mode and lock all clocks in it, that of the memory too.",
-            ("sudo nvpmodel -m 0", "sudo jetson_clocks"),
-        )
+        return Check("clocks", "warning", finding, _LOCK_ALL, _LOCK_ALL_COMMANDS)
     advice = (
         "Lock them at a frequency that the cooling holds for hours: below boost, the base frequency of the data sheet or less."
     )
@@ -242,6 +243,88 @@ def _temperature(facts: MachineFacts) -> Check:
     if hottest["celsius"] < HOT_CELSIUS:
         return Check("temperature", "ok", finding)
     return Check("temperature", "warning", finding, "Cool it before you measure: clocks are capped not far above this.")
+
+
+# Accelerators
+
+
+def _jetson(facts: MachineFacts) -> Mapping[str, Any]:
+    return facts.device.get("jetson") or {}
+
+
+def _power_mode(facts: MachineFacts) -> Check:
+    mode = _jetson(facts).get("power_mode")
+    jetpack, l4t = (_jetson(facts).get(name) or {} for name in ("jetpack", "l4t"))
+    release = f"JetPack {jetpack.get('version') or 'unknown'}, L4T {l4t.get('version') or 'unknown'}"
+    if mode is None:
+        where = " in a container: mount /etc/nvpmodel.conf and /var/lib/nvpmodel" if facts.device.get("container") else " here"
+        return Check("power mode", "unknown", f"neither its files nor nvpmodel -q tell it{where}", details=(release,))
+    return Check("power mode", "ok", f"{mode} (nvpmodel); baselines are kept by its name", details=(release,))
+
+
+def _gpu_clock(facts: MachineFacts) -> Check:
+    clocks, locked = _jetson(facts).get("gpu_clocks") or [], _jetson(facts)["locked"]["gpu"]
+    if locked is None:
+        return Check("gpu clock", "unknown", "the kernel shows no control of it here")
+    if locked:
+        return Check("gpu clock", "ok", f"locked at {_megahertz(clock['maximum_khz'] for clock in clocks)}")
+    low, high = min(clock["minimum_khz"] for clock in clocks), max(clock["maximum_khz"] for clock in clocks)
+    finding = f"free to move between {low // 1000} and {high // 1000} MHz"
+    return Check("gpu clock", "warning", finding, _LOCK_ALL, _LOCK_ALL_COMMANDS)
+
+
+def _memory_clock(facts: MachineFacts) -> Check:
+    clock = facts.after.get("memory_clock") or _jetson(facts).get("memory_clock")
+    if not clock:
+        return Check("memory clock", "unknown", "that of the EMC is shown to root only: sudo jetson_clocks --show tells it")
+    finding = f"EMC at {clock['current_khz'] // 1000} of {clock['maximum_khz'] // 1000} MHz"
+    if clock["current_khz"] >= clock["maximum_khz"]:
+        return Check("memory clock", "ok", finding)
+    return Check("memory clock", "warning", finding, _LOCK_ALL, _LOCK_ALL_COMMANDS)
+
+
+def _edge_tpu(facts: MachineFacts) -> Check:
+    return _attached("edge tpu", "edgetpu", facts, facts.device.get("edge_tpus") or ())
+
+
+def _gpu(facts: MachineFacts) -> Check:
+    return _attached("gpu", "cuda", facts, facts.device.get("gpus") or ())
+
+
+def _attached(name: str, marker: Marker, facts: MachineFacts, devices: Sequence[Mapping[str, Any]]) -> Check:
+    state = target_markers(facts.device)[marker]
+    if not state.present:
+        clause, _, advice = state.reason.partition(": ")
+        return Check(
+            name, "warning", clause, f"{advice[:1].upper()}{advice[1:]}." if advice else "See to it before you measure on it."
+        )
+    slow = [device for device in devices if device.get("link") == "usb2"]
+    finding = ", ".join(_device_text(device) for device in devices)
+    if slow:
+        return Check(
+            name, "warning", finding, "Plug it into a USB 3 port with its own cable: over USB 2 its latency is another one."
+        )
+    return Check(name, "ok", finding)
+
+
+def _device_text(device: Mapping[str, Any]) -> str:
+    if "link" not in device:
+        return str(device.get("name") or device.get("id") or "a GPU without a name")
+    link = {"pcie": "PCIe", "usb3": "USB 3", "usb2": "USB 2"}.get(device["link"], "USB, its speed is not shown")
+    loaded = ", firmware not loaded yet" if device.get("firmware_loaded") is False else ""
+    return f"on {link} ({device['id']}{loaded})"
+
+
+def _accelerator_checks(facts: MachineFacts) -> list[Callable[[MachineFacts], Check]]:
+    """Those of what this machine has: nobody wants to read of what it has not."""
+    checks: list[Callable[[MachineFacts], Check]] = []
+    if _jetson(facts):
+        checks += [_power_mode, _gpu_clock, _memory_clock]
+    if facts.device.get("edge_tpus"):
+        checks.append(_edge_tpu)
+    if facts.device.get("gpus"):
+        checks.append(_gpu)
+    return checks
 
 
 # Neighbours
@@ -432,3 +515,5 @@ _CHECKS: tuple[Callable[[MachineFacts], Check], ...] = (
     _runtimes,
     _steadiness,
 )
+
+_FIRST_OF_ACCELERATORS = _CHECKS.index(_load)  # after what the processor and its power supply do

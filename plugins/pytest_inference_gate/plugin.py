@@ -20,6 +20,7 @@ _MARKERS = (
     "cpu: cases that run on a CPU",
     "jetson: cases that run on an NVIDIA Jetson",
     "edgetpu: cases that run on a Coral Edge TPU",
+    "cuda: cases that run on a discrete NVIDIA GPU",
     "gate(tolerance): how much slower than its baseline this test's case may be, such as '3%'",
 )
 _session_key = pytest.StashKey["GateSession"]()

@@ -23,7 +23,7 @@ ROUNDS_FOR_P99 = 500
 @dataclass(frozen=True)
 class Replicate:
     """What one fresh agent process measured. Durations in seconds, one for each round; ``first_inference`` is None where the
-    process had predicted before.
+    process had predicted before. ``telemetry`` is the summary of power, temperatures and clocks meanwhile, None where none was taken.
     """
 
     load: float
@@ -33,6 +33,7 @@ class Replicate:
     peak_rss_bytes: int | None = None
     warm_up_rounds: int = 0
     condition: Mapping[str, Any] = field(default_factory=dict)
+    telemetry: Mapping[str, Any] | None = None
 
     @property
     def median(self) -> float:

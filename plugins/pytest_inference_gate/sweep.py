@@ -8,9 +8,10 @@ et al., ATC 2023.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .agent_role import AgentRole
 from .artifacts import StoredArtifact
@@ -60,12 +61,30 @@ def measure_replicate(
     """Start an agent, load, warm up, measure, stop. Raises :class:`StageFailed`."""
     with role.start(log_name) as agent:
         loaded = agent.load(load_arguments(case, artifact))
-        return measure_loaded(agent, inputs, plan, loaded["seconds"])
+        return measure_loaded(agent, inputs, plan, loaded["seconds"], telemetry=shows_power(role.probe.get("device") or {}))
 
 
-def measure_loaded(agent: AgentProcess, inputs: PreparedInputs, plan: Plan, load_seconds: float) -> Replicate:
-    """Warm up and measure in an agent that has its model loaded. Raises :class:`StageFailed`."""
-    measured = agent.measure({"inputs": str(inputs.path), "warmup": dict(plan.warm_up), "rounds": dict(plan.rounds)})
+def shows_power(facts: Mapping[str, Any]) -> bool:
+    """Whether a device shows the power that its rails take: then each measurement tells the energy of an inference."""
+    return bool(facts.get("power_rails") or facts.get("jetson"))
+
+
+def telemetry_remarks(replicates: Iterable[Replicate]) -> list[str]:
+    """Why power and temperatures of some measurements are missing, one sentence for each reason; for the user, and no verdict's matter."""
+    taken = [replicate.telemetry for replicate in replicates if replicate.telemetry is not None]
+    reasons = Counter(str(telemetry["problem"]) for telemetry in taken if telemetry.get("problem"))
+    return [
+        f"power and temperatures were not, or not wholly, sampled beside {count} of {len(taken)} measurements: {reason}"
+        for reason, count in reasons.items()
+    ]
+
+
+def measure_loaded(
+    agent: AgentProcess, inputs: PreparedInputs, plan: Plan, load_seconds: float, *, telemetry: bool = False
+) -> Replicate:
+    """Warm up and measure in an agent that has its model loaded, with or without ``telemetry`` beside it. Raises :class:`StageFailed`."""
+    wish: dict[str, Any] = {"telemetry": {}} if telemetry else {}
+    measured = agent.measure({"inputs": str(inputs.path), "warmup": dict(plan.warm_up), "rounds": dict(plan.rounds), **wish})
     return Replicate(
         load=load_seconds,
         first_inference=measured["first_inference"],
@@ -74,6 +93,7 @@ def measure_loaded(agent: AgentProcess, inputs: PreparedInputs, plan: Plan, load
         warm_up_rounds=measured["warmup_rounds"],
         peak_rss_bytes=measured["peak_rss_bytes"],
         condition=measured["condition"],
+        telemetry=measured.get("telemetry"),
     )
 
 

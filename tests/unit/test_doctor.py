@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_trees import TREES, build
+from device_trees.parts import coral_pcie, discrete_gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_inference_gate import doctor
+from pytest_inference_gate.agent import device_facts
 from pytest_inference_gate.machine_checks import BusyProcess, Check, MachineFacts, check_machine, smallest_tolerance
 
 GIB = 2**30
@@ -163,6 +166,92 @@ def test_what_is_wrong_is_said_with_what_to_do(facts: MachineFacts, name: str, f
     assert (command is None) == (check.commands == ())
     assert command is None or command in "\n".join(check.commands)
     assert finding in " ".join(doctor.render(facts, check_machine(facts)).split())
+
+
+def tree_machine(root: Path, tree: Any) -> MachineFacts:
+    """As the doctor would see a device with these files."""
+    folder = build(root, tree)
+    return machine(device=device_facts.collect(folder), before=device_facts.condition(folder) | condition(0.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "state", "finding"),
+    [
+        ("orin-nano-jetpack-6", "power mode", "ok", "MAXN_SUPER (nvpmodel); baselines are kept by its name"),
+        ("orin-nano-jetpack-6", "clocks", "warning", "free to move between 729 and 1728 MHz"),
+        ("orin-nano-jetpack-6", "gpu clock", "warning", "free to move between 306 and 1020 MHz"),
+        (
+            "orin-nano-jetpack-6",
+            "memory clock",
+            "unknown",
+            "that of the EMC is shown to root only: sudo jetson_clocks --show tells it",
+        ),
+        ("nano-jetpack-4", "gpu clock", "ok", "locked at 921 MHz"),
+        ("nano-jetpack-4", "memory clock", "ok", "EMC at 1600 of 1600 MHz"),
+        ("thor-jetpack-7", "gpu clock", "ok", "locked at 1575-1692 MHz"),
+        (
+            "container-on-orin-nano",
+            "power mode",
+            "unknown",
+            "neither its files nor nvpmodel -q tell it in a container: mount /etc/nvpmodel.conf and /var/lib/nvpmodel",
+        ),
+        ("x86-coral-pcie", "edge tpu", "ok", "on PCIe (1ac1:089a)"),
+        ("raspberry-pi-4-coral-usb3-cold", "edge tpu", "ok", "on USB 3 (1a6e:089a, firmware not loaded yet)"),
+        ("raspberry-pi-4-coral-usb2", "edge tpu", "warning", "on USB 2 (18d1:9302)"),
+        ("x86-gpu", "gpu", "ok", "NVIDIA GeForce RTX 4090"),
+    ],
+)
+def test_what_is_said_of_boards_and_accelerators(tmp_path: Path, name: str, check: str, state: str, finding: str) -> None:
+    found = find(tree_machine(tmp_path, TREES[name]), check)
+    assert (found.state, found.finding) == (state, finding)
+    if found.state == "warning":
+        assert found.advice.endswith(".")
+
+
+def test_the_clock_of_the_memory_alone_may_be_free(tmp_path: Path) -> None:
+    tree = {**TREES["nano-jetpack-4"], "sys/kernel/debug/clk/emc/clk_rate": "204000000\n"}
+    facts = tree_machine(tmp_path, tree)
+    check = find(facts, "memory clock")
+    assert (check.state, check.finding) == ("warning", "EMC at 204 of 1600 MHz")
+    assert check.commands[-1] == "sudo jetson_clocks"
+    # That of the processor is locked all the same.
+    assert find(facts, "clocks").state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("tree", "name", "finding", "advice"),
+    [
+        (
+            coral_pcie(driver=False),
+            "edge tpu",
+            "a Coral Edge TPU on PCIe is attached, but no driver serves it",
+            "Install gasket-dkms and start the machine again.",
+        ),
+        (
+            discrete_gpu(driver=False),
+            "gpu",
+            "a discrete NVIDIA GPU (10de:2684) is attached, but the NVIDIA driver is not loaded",
+            "Install it, or load it with modprobe nvidia.",
+        ),
+    ],
+)
+def test_an_accelerator_that_cannot_be_used(tmp_path: Path, tree: Any, name: str, finding: str, advice: str) -> None:
+    check = find(tree_machine(tmp_path, {**TREES["laptop"], **tree}), name)
+    assert (check.state, check.finding, check.advice) == ("warning", finding, advice)
+
+
+def test_machines_without_accelerators_are_not_bothered_with_them(tmp_path: Path) -> None:
+    names = {check.name for check in check_machine(tree_machine(tmp_path, TREES["laptop"]))}
+    assert not names & {"power mode", "gpu clock", "memory clock", "edge tpu", "gpu"}
+
+
+def test_a_jetson_s_report(tmp_path: Path) -> None:
+    facts = tree_machine(tmp_path, TREES["orin-nano-jetpack-6"])
+    text = doctor.render(facts, check_machine(facts))
+    assert "ok       power mode        MAXN_SUPER (nvpmodel); baselines are kept by its name\n" in text
+    assert "                           JetPack 6.2.1, L4T 36.4.7\n" in text
+    assert "$ sudo jetson_clocks" in text
+    assert all(len(line) <= 80 or "$" in line for line in text.splitlines()[1:])  # the name of the device is never broken
 
 
 def test_a_little_swap_is_left_behind_by_every_system() -> None:

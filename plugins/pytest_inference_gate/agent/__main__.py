@@ -22,6 +22,9 @@ def main():
     package = types.ModuleType(PACKAGE)
     package.__path__ = [here]
     sys.modules[PACKAGE] = package
+    if sys.argv[1:2] == ["--sample-telemetry"]:  # an agent starts itself again so, beside a measurement
+        telemetry = importlib.import_module(PACKAGE + ".telemetry")
+        return int(telemetry.main(sys.argv[2:]))
     serve = importlib.import_module(PACKAGE + ".serve")
     return int(serve.main(sys.argv[1:]))
 

@@ -17,6 +17,7 @@ import re
 from typing import Any, Callable, Dict, List  # noqa: F401
 
 from . import device_facts
+from .device_files import find, read
 from .measure import best_clock, median
 
 MIB = 1 << 20
@@ -88,8 +89,8 @@ def last_level_cache_bytes(root="/"):
     # type: (str) -> int
     """The largest cache of the first core; 0 if unknown."""
     largest = 0
-    for path in device_facts.find(root, device_facts.CPU + "/cpu0/cache/index[0-9]*/size"):
-        match = re.match(r"([0-9]+)([KM])", device_facts.read(root, path) or "")
+    for path in find(root, device_facts.CPU + "/cpu0/cache/index[0-9]*/size"):
+        match = re.match(r"([0-9]+)([KM])", read(root, path) or "")
         if match:
             largest = max(largest, int(match.group(1)) * (MIB if match.group(2) == "M" else 1024))
     return largest

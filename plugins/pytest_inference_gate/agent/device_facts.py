@@ -5,15 +5,20 @@ what does (temperatures, throttle counters, load). Both only read small files, t
 process and need no rights. What cannot be read is None and never guessed. Every function takes `root`, the directory that stands
 for /, so that the file tree of another device can be read, and nothing else than that tree is looked at when it is not /.
 
+What only some devices have is in modules of its own: `jetson_facts`, `accelerator_facts` (Edge TPUs, discrete GPUs), `power_rails`,
+`system_packages` (CUDA, TensorRT and others that the system brings).
+
 Python 3.6, standard library only.
 """
 
-import glob
 import os
 import re
 import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple  # noqa: F401
+
+from . import accelerator_facts, jetson_facts, power_rails, system_packages
+from .device_files import boolean, exists, find, first_line, integer, is_here, read, read_integer
 
 Facts = Dict[str, Any]
 
@@ -42,6 +47,7 @@ ARM_CORES = {
     (0x41, 0xD42): "Cortex-A78AE",
     (0x41, 0xD49): "Neoverse-N2",
     (0x41, 0xD4F): "Neoverse-V2",
+    (0x41, 0xD83): "Neoverse-V3AE",
     (0x4E, 0x003): "Denver 2",
     (0x4E, 0x004): "Carmel",
 }
@@ -58,13 +64,20 @@ def collect(root="/"):
         online = cpu["processors"]
     allowed = allowed_cores(root)
     quota = cpu_quota(root)
+    board = board_facts(root)
+    packages = system_packages.dpkg_versions(root)
+    locked = clocks_locked(policies)
+    jetson = None
+    if jetson_facts.is_jetson(root, board):
+        jetson = jetson_facts.jetson_facts(root, packages, locked)
+        locked = all_locked(jetson["locked"])
     return {
         "machine": machine(root),
         "pointer_bits": (64 if sys.maxsize > 2**32 else 32) if is_here(root) else None,
         "system": kernel_says(root, "sysname"),
         "kernel": read(root, "proc/sys/kernel/osrelease") or kernel_says(root, "release"),
         "os": os_name(root),
-        "board": board_facts(root),
+        "board": board,
         "cpu": cpu,
         "cores": {
             "online": online,
@@ -74,20 +87,26 @@ def collect(root="/"):
         },
         "memory_total_bytes": memory(root, "MemTotal"),
         "frequency_policies": policies,
-        "clocks_locked": clocks_locked(policies),
+        "clocks_locked": locked,
         "turbo": turbo(root),
         "smt": boolean(read(root, CPU, "smt/active")),
         "power_profile": read(root, "sys/firmware/acpi/platform_profile"),
         "hypervisor": hypervisor(root),
         "container": container(root),
         "l4t_release_line": first_line(read(root, "etc/nv_tegra_release")),
+        "jetson": jetson,  # None for everything else
+        "edge_tpus": accelerator_facts.edge_tpus(root),
+        "gpus": [] if jetson else accelerator_facts.gpus(root),
+        "system_software": system_packages.system_software(root, packages),
+        "power_rails": [sensor[0] for sensor in power_rails.rail_sensors(root)],
     }
 
 
 def condition(root="/"):
     # type: (str) -> Facts
-    """In which condition this machine is now, as plain JSON. Temperatures in degrees Celsius, frequencies in kHz."""
+    """In which condition this machine is now, as plain JSON. Temperatures in degrees Celsius, frequencies in kHz, power in mW."""
     root = str(root)
+    gpu, memory_clock = jetson_facts.gpu_clocks(root), jetson_facts.memory_clock(root)
     policies = frequency_policies(root)
     ticks = processor_ticks(root)
     process_seconds = time.process_time() if is_here(root) else None
@@ -101,12 +120,18 @@ def condition(root="/"):
         "minimum_khz": by_policy(policies, "minimum_khz"),
         "maximum_khz": by_policy(policies, "maximum_khz"),
         "current_khz": current_frequencies(root),
+        "gpu_minimum_khz": by_policy(gpu, "minimum_khz"),
+        "gpu_maximum_khz": by_policy(gpu, "maximum_khz"),
+        "gpu_current_khz": by_policy(gpu, "current_khz"),
+        "memory_clock": memory_clock,  # "current_khz", "maximum_khz"; the external memory's of a Jetson
+        "power_mode": jetson_facts.power_mode(root),
         "turbo": turbo(root),
         "power_profile": read(root, "sys/firmware/acpi/platform_profile"),
         "on_battery": on_battery(root),
         "thermal_zones": thermal_zones(root),
         "throttle_counts": throttle_counts(root),
         "raspberry_pi_throttled": raspberry_pi_throttled(root),
+        "power_milliwatts": power_rails.read_rails(root, power_rails.rail_sensors(root)),
         "steal_ticks": ticks["steal"],
         "busy_ticks": ticks["busy"],
         "total_ticks": ticks["total"],
@@ -126,65 +151,12 @@ def span(before, after):
 # Reading
 
 
-def is_here(root):
-    # type: (str) -> bool
-    """Whether root is this machine and not a copy of another one's files."""
-    return os.path.abspath(root) == "/"
-
-
 def kernel_says(root, field):
     # type: (str, str) -> Optional[str]
     """A field of uname for this machine. The platform module would start a process to fill in what nobody asks for here."""
     if not is_here(root) or not hasattr(os, "uname"):
         return None
     return getattr(os.uname(), field) or None
-
-
-def read(root, *parts):
-    # type: (str, *str) -> Optional[str]
-    """The text of a file without blanks and NULs around it; None if it cannot be read or is empty."""
-    try:
-        # Some files of /sys fail while they are read, not when they are opened.
-        with open(os.path.join(root, *parts), "rb") as file:
-            content = file.read(1 << 20)
-    except (OSError, ValueError):
-        return None
-    return content.decode("utf-8", "replace").strip("\0 \t\r\n") or None
-
-
-def read_integer(root, *parts):
-    # type: (str, *str) -> Optional[int]
-    return integer(read(root, *parts))
-
-
-def integer(text, base=10):
-    # type: (Optional[str], int) -> Optional[int]
-    try:
-        return int(text, base) if text is not None else None
-    except ValueError:
-        return None
-
-
-def boolean(text):
-    # type: (Optional[str]) -> Optional[bool]
-    return None if text not in ("0", "1") else text == "1"
-
-
-def first_line(text):
-    # type: (Optional[str]) -> Optional[str]
-    return text.splitlines()[0].strip() if text else None
-
-
-def find(root, pattern):
-    # type: (str, str) -> List[str]
-    """Existing paths below root, relative to it, numbers in their natural order."""
-    found = glob.glob(os.path.join(glob.escape(root), pattern))
-    return sorted((os.path.relpath(path, root) for path in found), key=natural)
-
-
-def natural(text):
-    # type: (str) -> List[Any]
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", text)]
 
 
 def parse_cores(text):
@@ -225,8 +197,11 @@ def board_facts(root):
     # type: (str) -> Facts
     """The board's name from the device tree (single boards); maker and product from the firmware tables (PCs, servers)."""
     compatible = read(root, "proc/device-tree/compatible") or read(root, "sys/firmware/devicetree/base/compatible")
+    model = read(root, "proc/device-tree/model") or read(root, "sys/firmware/devicetree/base/model")
+    if model is None and (read(root, "sys/devices/soc0/family") or "").lower().startswith("tegra"):
+        model = read(root, "sys/devices/soc0/machine")  # a container hides the device tree, and this not
     return {
-        "model": read(root, "proc/device-tree/model") or read(root, "sys/firmware/devicetree/base/model"),
+        "model": model,
         "compatible": compatible.split("\0") if compatible else [],
         "vendor": read(root, "sys/class/dmi/id/sys_vendor"),
         "product": read(root, "sys/class/dmi/id/product_name"),
@@ -382,8 +357,20 @@ def clocks_locked(policies):
     return all(policy["minimum_khz"] == policy["maximum_khz"] for policy in policies)
 
 
+def all_locked(locked):
+    # type: (Dict[str, Optional[bool]]) -> Optional[bool]
+    """Of a Jetson: free if the clock of processor, GPU or memory is known to be.
+
+    Not everybody may read the memory's: the two others tell then.
+    """
+    if locked["cpu"] is None:
+        return None
+    return all(state for state in locked.values() if state is not None)
+
+
 def by_policy(policies, key):
     # type: (List[Facts], str) -> Facts
+    """One fact of each group of cores, or of each domain of a GPU, by its name."""
     return {policy["name"]: policy[key] for policy in policies if policy[key] is not None}
 
 
@@ -399,7 +386,7 @@ def turbo(root):
 def hypervisor(root):
     # type: (str) -> Optional[bool]
     """Whether this is a virtual machine: the processor flag of x86, the device tree's node elsewhere; None if neither tells."""
-    if os.path.exists(os.path.join(root, "proc/device-tree/hypervisor")) or read(root, "sys/hypervisor/type"):
+    if exists(root, "proc/device-tree/hypervisor") or read(root, "sys/hypervisor/type"):
         return True
     flag = cpu_facts(root)["hypervisor_flag"]  # type: Optional[bool]
     return flag
@@ -408,9 +395,9 @@ def hypervisor(root):
 def container(root):
     # type: (str) -> Optional[str]
     """The kind of container, as far as it shows; None if nothing shows one."""
-    if os.path.exists(os.path.join(root, ".dockerenv")):
+    if exists(root, ".dockerenv"):
         return "docker"
-    if os.path.exists(os.path.join(root, "run/.containerenv")):
+    if exists(root, "run/.containerenv"):
         return "podman"
     named = read(root, "run/systemd/container")
     if named:
@@ -473,9 +460,12 @@ def thermal_zones(root):
     for folder in find(root, "sys/class/thermal/thermal_zone[0-9]*"):
         millidegrees = read_integer(root, folder, "temp")
         # A unit without power reads as -256 degrees on Jetson boards, and some drivers say 0 K.
-        if millidegrees is not None and millidegrees > -200000:
-            zones.append({"name": read(root, folder, "type") or os.path.basename(folder), "celsius": millidegrees / 1000.0})
-    return zones
+        name = read(root, folder, "type") or os.path.basename(folder)
+        # The power management chip of a Jetson has no sensor: firmware shows one of two round figures instead.
+        placeholder = name.lower().startswith("pmic") and millidegrees in (50000, 100000)
+        if millidegrees is not None and millidegrees > -200000 and not placeholder:
+            zones.append({"name": name, "celsius": millidegrees / 1000.0})
+    return zones + accelerator_facts.edge_tpu_temperatures(root)
 
 
 def throttle_counts(root):

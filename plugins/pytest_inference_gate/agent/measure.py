@@ -111,6 +111,16 @@ def measure_block(call, rounds):
             gc.enable()
 
 
+def run_until(call, end):
+    # type: (Callable[[], Any], float) -> int
+    """How often ``call`` was done before time.monotonic() passed ``end``; none is timed."""
+    count = 0
+    while time.monotonic() < end:
+        call()
+        count += 1
+    return count
+
+
 def measure(call, warmup, rounds, first):
     # type: (Callable[[], Any], Optional[Dict[str, Any]], Dict[str, Any], bool) -> Dict[str, Any]
     """Warm up and measure ``call``; ``first`` says that it has not run in this process yet. ``warmup`` None: no warm-up."""
@@ -123,7 +133,9 @@ def measure(call, warmup, rounds, first):
         if first:
             first_inference = _block(call, 1, clock.read)[0] * clock.unit
         warmup_rounds, warmup_seconds, steady = warm_up(call, warmup, clock) if warmup else (0, 0.0, False)
+        begun = time.monotonic()
         durations = measured_rounds(call, rounds, clock)
+        ended = time.monotonic()
     finally:
         if was_enabled:
             gc.enable()
@@ -133,6 +145,8 @@ def measure(call, warmup, rounds, first):
         "warmup_seconds": warmup_seconds,
         "steady": steady,
         "rounds": durations,
+        "begun": begun,  # of the measured rounds, by time.monotonic, which processes share
+        "ended": ended,
         "clock": clock.name,
         "peak_rss_bytes": peak_rss_bytes(),
     }

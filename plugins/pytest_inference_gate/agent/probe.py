@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Any, Dict, List  # noqa: F401
 
-from . import device_facts
+from . import device_facts, device_programs
 from .failures import sentence_of
 
 # The distributions that the backends, or a reader of a result, may ask for.
@@ -108,5 +108,5 @@ def probe(backends):
         "release": platform.release(),
         "packages": packages,
         "backends": available,
-        "device": device_facts.collect(),
+        "device": device_programs.complete(device_facts.collect()),
     }

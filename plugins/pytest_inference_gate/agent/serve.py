@@ -15,6 +15,8 @@ from .backends import Backends
 from .failures import AgentError, LoadError, describe
 from .protocol import VERSION, FrameDecoder, ProtocolError, encode_frame, receive
 
+SECONDS_FOR_ENERGY = 2.0  # eight samples of power, at the default interval
+
 
 class Channel:
     """The two pipes to the client.
@@ -132,11 +134,40 @@ class Session:
 
         runner = self._loaded()
         runner.set_inputs(batches.first_batch(arguments["inputs"], self._batch))
-        before = device_facts.condition()
-        first, self._fresh = self._fresh, False
-        result = measure.measure(runner.prepared(), arguments.get("warmup"), arguments["rounds"], first)
-        result["condition"] = device_facts.span(before, device_facts.condition())
+        wish = arguments.get("telemetry")  # type: Any
+        sampler = self._sampler(wish)
+        count, ended = 0, 0.0
+        try:
+            before = device_facts.condition()
+            first, self._fresh = self._fresh, False
+            call = runner.prepared()
+            result = measure.measure(call, arguments.get("warmup"), arguments["rounds"], first)
+            if sampler is not None and sampler.problem is None:
+                # Fast models are measured too quickly for their power to be seen: they go on, and those rounds are not timed.
+                count = measure.run_until(call, result["begun"] + wish.get("seconds", SECONDS_FOR_ENERGY))
+                ended = time.monotonic()
+            result["condition"] = device_facts.span(before, device_facts.condition())
+        finally:
+            recorded = sampler.stop() if sampler else None
+        if recorded is not None:
+            from . import telemetry
+
+            result["telemetry"] = telemetry.summary(
+                recorded, result["begun"], ended if count else result["ended"], len(result["rounds"]) + count
+            )
         return result
+
+    @staticmethod
+    def _sampler(wish):
+        # type: (Optional[Dict[str, Any]]) -> Any
+        """A started sampler of power and temperatures where one is wanted."""
+        if wish is None:
+            return None
+        from . import telemetry
+
+        sampler = telemetry.Sampler(wish.get("interval") or telemetry.INTERVAL_SECONDS, wish.get("source"))
+        sampler.start()
+        return sampler
 
     def measure_block(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
