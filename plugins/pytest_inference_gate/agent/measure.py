@@ -10,6 +10,8 @@ import time
 from collections import namedtuple
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
 
+MAXIMUM_DEVICE_ROUNDS = 100
+
 Clock = namedtuple("Clock", ["read", "unit", "name"])  # read() counts in units of ``unit`` seconds
 
 
@@ -111,11 +113,16 @@ def measure_block(call, rounds):
             gc.enable()
 
 
-def measure(call, warmup, rounds, first):
-    # type: (Callable[[], Any], Optional[Dict[str, Any]], Dict[str, Any], bool) -> Dict[str, Any]
-    """Warm up and measure ``call``; ``first`` says that it has not run in this process yet. ``warmup`` None: no warm-up."""
+def measure(call, warmup, rounds, first, on_device=None):
+    # type: (Callable[[], Any], Optional[Dict[str, Any]], Dict[str, Any], bool, Optional[Callable[[], float]]) -> Dict[str, Any]
+    """Warm up and measure ``call``; ``first`` says that it has not run in this process yet. ``warmup`` None: no warm-up.
+
+    ``on_device`` does the same inference and returns its seconds by the device's own clock. Its rounds come after the others, so that
+    those hold nothing but the call: they tell how much of a round is the device's work, and are not what is gated.
+    """
     clock = best_clock()
     first_inference = None
+    device_rounds = None
     gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()
@@ -124,6 +131,8 @@ def measure(call, warmup, rounds, first):
             first_inference = _block(call, 1, clock.read)[0] * clock.unit
         warmup_rounds, warmup_seconds, steady = warm_up(call, warmup, clock) if warmup else (0, 0.0, False)
         durations = measured_rounds(call, rounds, clock)
+        if on_device is not None:
+            device_rounds = [on_device() for _ in range(min(len(durations), MAXIMUM_DEVICE_ROUNDS))]
     finally:
         if was_enabled:
             gc.enable()
@@ -133,6 +142,7 @@ def measure(call, warmup, rounds, first):
         "warmup_seconds": warmup_seconds,
         "steady": steady,
         "rounds": durations,
+        "device_rounds": device_rounds,
         "clock": clock.name,
         "peak_rss_bytes": peak_rss_bytes(),
     }

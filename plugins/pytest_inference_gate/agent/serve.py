@@ -134,7 +134,8 @@ class Session:
         runner.set_inputs(batches.first_batch(arguments["inputs"], self._batch))
         before = device_facts.condition()
         first, self._fresh = self._fresh, False
-        result = measure.measure(runner.prepared(), arguments.get("warmup"), arguments["rounds"], first)
+        on_device = runner.prepared_on_device() if hasattr(runner, "prepared_on_device") else None
+        result = measure.measure(runner.prepared(), arguments.get("warmup"), arguments["rounds"], first, on_device)
         result["condition"] = device_facts.span(before, device_facts.condition())
         return result
 
