@@ -23,7 +23,8 @@ ROUNDS_FOR_P99 = 500
 @dataclass(frozen=True)
 class Replicate:
     """What one fresh agent process measured. Durations in seconds, one for each round; ``first_inference`` is None where the
-    process had predicted before.
+    process had predicted before. ``device_rounds`` are further rounds by the accelerator's own clock, where it has one: they show
+    how much of a round is its work, and nothing is judged by them.
     """
 
     load: float
@@ -33,6 +34,7 @@ class Replicate:
     peak_rss_bytes: int | None = None
     warm_up_rounds: int = 0
     condition: Mapping[str, Any] = field(default_factory=dict)
+    device_rounds: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:

@@ -74,6 +74,7 @@ def measure_loaded(agent: AgentProcess, inputs: PreparedInputs, plan: Plan, load
         warm_up_rounds=measured["warmup_rounds"],
         peak_rss_bytes=measured["peak_rss_bytes"],
         condition=measured["condition"],
+        device_rounds=tuple(measured.get("device_rounds") or ()),
     )
 
 

@@ -51,7 +51,7 @@ class Installation:
         return {
             **inherited,
             "PYTHONPATH": os.pathsep.join([str(self.directory), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-            "LD_LIBRARY_PATH": str(self.libraries),
+            "LD_LIBRARY_PATH": os.pathsep.join([str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]).rstrip(os.pathsep),
             "DOUBLE_STYLE": self.style,
             **{f"DOUBLE_{name}": value for name, value in settings.items()},
         }
