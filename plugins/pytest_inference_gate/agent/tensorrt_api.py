@@ -47,9 +47,9 @@ def library_sentence(error):
     # type: (BaseException) -> str
     """What is wrong with the libraries below the bindings, and what to do: one that is missing, or one of another release."""
     text = " ".join(str(error).split())
-    match = re.search(r"(lib[\w+-]+\.so[.\d]*)", text)
+    match = re.search(r"(lib[\w+-]+\.so(?:\.\d+)*)", text)
     library = match.group(1) if match else "one of its libraries"
-    if "cannot open shared object file" in text or "not found" in text.lower() and "version" not in text:
+    if "cannot open shared object file" in text or "could not find" in text.lower():
         return (
             "TensorRT's Python bindings are installed, but %s is missing: install the library that belongs to them, "
             "or name its folder in LD_LIBRARY_PATH" % library
