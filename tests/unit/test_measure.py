@@ -179,3 +179,22 @@ def test_the_peak_of_memory_is_that_of_this_process() -> None:
     peak = measure.peak_rss_bytes()
     assert peak is not None
     assert peak >= psutil.Process().memory_info().rss * 0.9
+
+
+def test_rounds_by_the_devices_own_clock_come_after_the_others() -> None:
+    calls: list[str] = []
+
+    def call() -> None:
+        calls.append("call")
+
+    def on_device() -> float:
+        calls.append("device")
+        return 0.25
+
+    rule = {"minimum": 5, "minimum_seconds": 0.0, "maximum": 5}
+    found = measure.measure(call, None, rule, True, on_device)
+    assert calls == ["call"] * 6 + ["device"] * 5  # the first inference, five rounds, and as many again
+    assert found["device_rounds"] == [0.25] * 5
+    assert measure.measure(call, None, rule, True)["device_rounds"] is None
+    many = {"minimum": 300, "minimum_seconds": 0.0, "maximum": 300}
+    assert len(measure.measure(call, None, many, False, on_device)["device_rounds"]) == measure.MAXIMUM_DEVICE_ROUNDS
