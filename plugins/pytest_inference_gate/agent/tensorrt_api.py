@@ -11,7 +11,7 @@ import sys
 from collections import namedtuple
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
 
-from .failures import AgentError, BuildError, LoadError, OutOfMemory, Unsupported, speaks_of_memory
+from .failures import AgentError, BuildError, LoadError, OutOfMemory, Unsupported, speaks_of_memory  # noqa: F401
 
 BUILDER_FLAGS = {"fp16": "FP16", "int8": "INT8"}
 MAXIMUM_PROBLEMS = 3
