@@ -286,6 +286,6 @@ def test_the_double_promises_no_more_than_the_bindings(bindings: Bindings, style
                 too_much.append(f"{name}.{member} = …")
             for signature in described.get("signatures", ()):
                 least = sum(required for _, required in signature)
-                refused = [n for n in range(least, len(signature) + 1) if not accepts(real[name][member]["signatures"], n)]
+                refused = [n for n in range(least, len(signature) + 1) if not accepts(real[name][member].get("signatures", []), n)]
                 too_much += [f"{name}.{member} with {count} arguments" for count in refused]
     assert too_much == []

@@ -44,6 +44,9 @@ class Installation:
         if driver:
             library = self.libraries / "libcuda.so.1"
             subprocess.run([program, "-shared", "-fPIC", "-O1", "-o", library, DOUBLE / "libcuda.c"], check=True)
+        else:
+            for name in ("libcuda.so.1", "libcuda.so"):  # found before a real one, and not to be loaded
+                (self.libraries / name).write_text("this is no library\n")
 
     def environment(self, **settings: str) -> dict[str, str]:
         """That of this process with the doubles first; ``settings`` are what the doubles read: ``FAULT="oom"``, ``SM="7.2"``."""
