@@ -50,11 +50,7 @@ def from_documentation(text, name):
         for part in split(inside):
             head, _, default = part.partition("=")
             parameters.append([head.partition(":")[0].strip(), not default])
-        if parameters and parameters[0][0] in ("self", "arg0") and "self" in inside.partition(",")[0]:
-            parameters = parameters[1:]
-        elif parameters and parameters[0][0] == "self":
-            parameters = parameters[1:]
-        found.append(parameters)
+        found.append(parameters[1:] if parameters and parameters[0][0] == "self" else parameters)
     return found
 
 
