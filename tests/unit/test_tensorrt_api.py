@@ -77,6 +77,7 @@ def test_the_first_errors_are_kept_and_memory_is_told_from_everything_else() -> 
     logger.log(Severity.INTERNAL_ERROR, "Error Code 2: OutOfMemory (Requested size was 1073741824 bytes.)")
     failure = logger.failure("building", failures.BuildError)
     assert failures.kind_of(failure, "convert") == "oom"
+    assert str(failure) == "TensorRT ran out of memory while building: Error Code 2: OutOfMemory (Requested size was 1073741824 bytes.)"
 
 
 def test_a_null_pointer_of_the_bindings_is_an_error_with_the_logged_reason() -> None:

@@ -97,10 +97,10 @@ def new_logger(trt):
         def failure(self, doing, kind):
             # type: (str, type) -> AgentError
             """What to raise when TensorRT answered with nothing."""
-            words = self.words()
-            if any(speaks_of_memory(problem) for problem in self.problems):
-                return OutOfMemory("TensorRT ran out of memory while %s: %s" % (doing, words))
-            error = kind("TensorRT failed while %s: %s" % (doing, words))  # type: AgentError
+            for problem in self.problems:
+                if speaks_of_memory(problem):
+                    return OutOfMemory("TensorRT ran out of memory while %s: %s" % (doing, problem))
+            error = kind("TensorRT failed while %s: %s" % (doing, self.words()))  # type: AgentError
             return error
 
     return Logger()
