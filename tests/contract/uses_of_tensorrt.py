@@ -78,12 +78,12 @@ class _Finder(ast.NodeVisitor):
         self._functions: list[str] = []
         self._called: set[int] = set()
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._functions.append(node.name)
         self.generic_visit(node)
         self._functions.pop()
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for base in node.bases:
             if isinstance(base, ast.Attribute) and self._class_of(base.value) == "":
                 for member in node.body:
@@ -110,7 +110,7 @@ class _Finder(ast.NodeVisitor):
                 return f"{owner}.Severity"
         return None
 
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Attribute):
             self._called.add(id(node.func))
             owner = self._class_of(node.func.value)
@@ -125,7 +125,7 @@ class _Finder(ast.NodeVisitor):
                 self.found.add(Use(owner, name.value, "read") if owner else Use(name.value, "", "read"))
         self.generic_visit(node)
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> None:
         owner = self._class_of(node.value)
         if owner and id(node) not in self._called and not node.attr.startswith("__"):
             self.found.add(Use(owner, node.attr, "write" if isinstance(node.ctx, ast.Store) else "read"))

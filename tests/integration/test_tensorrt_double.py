@@ -121,7 +121,14 @@ class Workshop:
         return Path(request["output_directory"]) / result["model"], result
 
     def load(self, agent: AgentProcess, model: Path, precision: str = "fp32", batch: int = BATCH) -> dict[str, Any]:
-        arguments = {"backend": "tensorrt", "precision": precision, "model": str(model), "threads": 1, "batch": batch, "input": INPUT}
+        arguments = {
+            "backend": "tensorrt",
+            "precision": precision,
+            "model": str(model),
+            "threads": 1,
+            "batch": batch,
+            "input": INPUT,
+        }
         return agent.load(arguments)
 
     def predict(self, agent: AgentProcess) -> Any:

@@ -19,7 +19,18 @@ from pytest_inference_gate.targets.interpreter import InterpreterTarget
 AGENT = Path(pytest_inference_gate.__path__[0]) / "agent"
 FILES = sorted(AGENT.rglob("*.py"))
 # h5py comes with TensorFlow
-RUNTIMES = {"numpy", "tensorflow", "ai_edge_litert", "tflite_runtime", "onnx", "onnxruntime", "tf2onnx", "h5py", "tensorrt", "pycuda"}
+RUNTIMES = {
+    "numpy",
+    "tensorflow",
+    "ai_edge_litert",
+    "tflite_runtime",
+    "onnx",
+    "onnxruntime",
+    "tf2onnx",
+    "h5py",
+    "tensorrt",
+    "pycuda",
+}
 OLD_NAMES = ("python3.6", "python3.7", "python3.8", "python3.9")
 
 

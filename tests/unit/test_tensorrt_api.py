@@ -21,9 +21,15 @@ AGENT = Path(tensorrt_api.__file__).parent
     ("text", "words"),
     [
         ("libnvinfer.so.8: cannot open shared object file: No such file or directory", "libnvinfer.so.8 is missing"),
-        ("Could not find: libnvinfer.so.10. Is it on your LD_LIBRARY_PATH?\nNote: Paths searched were: []", "libnvinfer.so.10 is missing"),
+        (
+            "Could not find: libnvinfer.so.10. Is it on your LD_LIBRARY_PATH?\nNote: Paths searched were: []",
+            "libnvinfer.so.10 is missing",
+        ),
         ("/usr/lib/python3/tensorrt.so: undefined symbol: getPluginRegistry", "bindings and libraries of one release"),
-        ("libnvinfer.so.10: version `libnvinfer.so.10.3' not found (required by tensorrt.so)", "bindings and libraries of one release"),
+        (
+            "libnvinfer.so.10: version `libnvinfer.so.10.3' not found (required by tensorrt.so)",
+            "bindings and libraries of one release",
+        ),
     ],
 )
 def test_a_library_that_is_missing_or_of_another_release(text: str, words: str) -> None:
@@ -77,7 +83,10 @@ def test_the_first_errors_are_kept_and_memory_is_told_from_everything_else() -> 
     logger.log(Severity.INTERNAL_ERROR, "Error Code 2: OutOfMemory (Requested size was 1073741824 bytes.)")
     failure = logger.failure("building", failures.BuildError)
     assert failures.kind_of(failure, "convert") == "oom"
-    assert str(failure) == "TensorRT ran out of memory while building: Error Code 2: OutOfMemory (Requested size was 1073741824 bytes.)"
+    assert (
+        str(failure)
+        == "TensorRT ran out of memory while building: Error Code 2: OutOfMemory (Requested size was 1073741824 bytes.)"
+    )
 
 
 def test_a_null_pointer_of_the_bindings_is_an_error_with_the_logged_reason() -> None:
@@ -108,7 +117,9 @@ def test_placed_layers_are_read_from_the_log() -> None:
     assert tensorrt_api.coverage(TRT, engine, tensorrt_api.new_logger(TRT), None)["source"] == "unknown"
 
 
-@pytest.mark.parametrize(("key", "value"), [("tensorrt", "8.6.1"), ("sm", "7.2"), ("gpu", "Xavier"), ("board", "NVIDIA Jetson Orin NX")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("tensorrt", "8.6.1"), ("sm", "7.2"), ("gpu", "Xavier"), ("board", "NVIDIA Jetson Orin NX")]
+)
 def test_an_engine_of_elsewhere_is_refused(key: str, value: str) -> None:
     backend.refuse_foreign(HERE, HERE)
     backend.refuse_foreign({**HERE, "cuda_driver": "13.0"}, HERE)  # which TensorRT itself lets pass

@@ -38,7 +38,9 @@ class Device:
                 raise Unsupported("PyCUDA is not installed here, and running a TensorRT engine needs it: pip install pycuda")
             raise LoadError("PyCUDA cannot be imported: %s" % error)
         except ImportError as error:
-            raise LoadError("PyCUDA cannot be imported (%s): build it again for the CUDA and the Python that are installed" % error)
+            raise LoadError(
+                "PyCUDA cannot be imported (%s): build it again for the CUDA and the Python that are installed" % error
+            )
         self._driver = driver
         try:
             driver.init()

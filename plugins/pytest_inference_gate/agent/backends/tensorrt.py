@@ -230,7 +230,9 @@ def _provenance(model):
     try:
         document = json.loads(_read(path).decode("utf-8"))
     except (OSError, ValueError) as error:
-        raise LoadError("beside the engine there is no %s that says where it was built (%s): convert it again" % (PROVENANCE, error))
+        raise LoadError(
+            "beside the engine there is no %s that says where it was built (%s): convert it again" % (PROVENANCE, error)
+        )
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise LoadError("%s is not of the schema %s: convert the case again" % (path, SCHEMA))
     return document
@@ -251,9 +253,7 @@ class Runner:
         refuse_foreign(provenance, _here(trt))
         self._device = device()
         self._logger = tensorrt_api.new_logger(trt)
-        self._runtime, self._engine = tensorrt_api.deserialize(
-            trt, self._logger, _read(model), provenance.get("dla_core")
-        )
+        self._runtime, self._engine = tensorrt_api.deserialize(trt, self._logger, _read(model), provenance.get("dla_core"))
         self._execution = tensorrt_api.open_engine(trt, self._engine, self._logger)
         names = self._execution.input_names()
         if len(names) != 1:

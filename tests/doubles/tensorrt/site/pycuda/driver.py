@@ -15,7 +15,7 @@ class Error(Exception):
     pass
 
 
-class MemoryError(Error):  # noqa: A001
+class MemoryError(Error):
     pass
 
 
@@ -23,7 +23,7 @@ class LogicError(Error):
     pass
 
 
-class RuntimeError(Error):  # noqa: A001
+class RuntimeError(Error):
     pass
 
 
@@ -85,7 +85,7 @@ class DeviceAllocation:
         self.free()
 
 
-def mem_alloc(bytes):  # noqa: A002
+def mem_alloc(bytes):
     _require_context("cuMemAlloc")
     try:
         return DeviceAllocation(simulated_cuda.memory.allocate(bytes))

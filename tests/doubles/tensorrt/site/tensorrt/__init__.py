@@ -107,7 +107,9 @@ class ILogger:
 
 def _logger(value):
     if not isinstance(value, ILogger):
-        raise TypeError("__init__(): incompatible constructor arguments. The following argument types are supported: (logger: ILogger)")
+        raise TypeError(
+            "__init__(): incompatible constructor arguments. The following argument types are supported: (logger: ILogger)"
+        )
     if not getattr(value, "_constructed", False):
         raise TypeError("tensorrt.ILogger.__init__() must be called when overriding __init__")
     return value
@@ -439,7 +441,9 @@ class Builder:
         shape = network.get_input(0).shape
         if -1 in shape:
             if not config._profiles:
-                raise _Refused("Error Code 4: API Usage Error (Network has dynamic or shape inputs, but no optimization profile.)")
+                raise _Refused(
+                    "Error Code 4: API Usage Error (Network has dynamic or shape inputs, but no optimization profile.)"
+                )
             shape = config._profiles[0]._shapes[network.get_input(0).name][1]
         model = self._lowered(network, config, shape)
         if config._cache is not None:
