@@ -251,7 +251,8 @@ def test_an_input_of_any_batch_is_built_for_the_cases_batch(workshop: Workshop, 
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("tensorflow", "tf2onnx")), reason="not installed: tensorflow, tf2onnx"
 )
-def test_a_keras_checkpoint_takes_the_way_through_onnx(workshop: Workshop) -> None:
+@pytest.mark.parametrize(("style", "precision", "closeness"), [("8.6", "fp32", 1e-5), ("11", "fp16", 5e-3), ("10", "int8", 0.2)])
+def test_a_keras_checkpoint_takes_the_way_through_onnx(workshop: Workshop, style: str, precision: str, closeness: float) -> None:
     source = {
         "format": "seeded",
         "path": None,
@@ -263,17 +264,19 @@ def test_a_keras_checkpoint_takes_the_way_through_onnx(workshop: Workshop) -> No
     pictures = {"shape": [32, 32, 3], "dtype": "float32", "layout": "nhwc"}
     numpy.save(workshop.root / "small.npy", numpy.random.default_rng(5).uniform(-1, 1, (4, 32, 32, 3)).astype(numpy.float32))
     outputs = {}
-    with workshop.start("10") as agent:
-        for backend in ("tensorrt", "onnxruntime"):
-            request = workshop.request("fp32", backend=backend, source=source, input=pictures)
+    with workshop.start(style) as agent:
+        for backend, chosen in (("tensorrt", precision), ("onnxruntime", "fp32")):
+            request = workshop.request(
+                chosen, backend=backend, source=source, input=pictures, calibration=str(workshop.root / "small.npy")
+            )
             result = agent.convert(request)
             assert result["converter"]["tf2onnx"]
             model = Path(request["output_directory"]) / result["model"]
-            arguments = {"precision": "fp32", "model": str(model), "threads": 1, "batch": BATCH, "input": pictures}
+            arguments = {"precision": chosen, "model": str(model), "threads": 1, "batch": BATCH, "input": pictures}
             agent.load({"backend": backend, **arguments})
             agent.predict({"inputs": str(workshop.root / "small.npy"), "outputs": str(workshop.root / f"{backend}.npy")})
             outputs[backend] = numpy.load(workshop.root / f"{backend}.npy")
-    numpy.testing.assert_allclose(outputs["tensorrt"], outputs["onnxruntime"], atol=1e-6)
+    numpy.testing.assert_allclose(outputs["tensorrt"], outputs["onnxruntime"], atol=closeness)
 
 
 # Engines are bound to where they were built

@@ -4,7 +4,7 @@ For ONNX Runtime, and for a TensorRT whose networks are strongly typed, which ru
 """
 
 import os
-from typing import Any, Callable, Dict  # noqa: F401
+from typing import Any, Callable, Dict, List, Set  # noqa: F401
 
 from .failures import BuildError, Unsupported
 
@@ -91,5 +91,37 @@ def halve(real, destination, progress):
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     progress("writing half floats into the graph")
-    onnx.save(convert_float_to_float16(onnx.load(real), keep_io_types=True), destination)
+    model = convert_float_to_float16(onnx.load(real), keep_io_types=True)
+    _sort(model.graph)
+    onnx.save(model, destination)
     return versions_of(onnx, onnxruntime)
+
+
+def _sort(graph):
+    # type: (Any) -> None
+    """Put each node after those that it reads from, as the format wants it: the converter adds its casts at the end."""
+    waiting, made = list(graph.node), set()  # type: List[Any], Set[str]
+    produced = {name for node in waiting for name in node.output}
+    ordered = []  # type: List[Any]
+    while waiting:
+        ready = [node for node in waiting if all(name in made or name not in produced for name in _read_by(node))]
+        if not ready:
+            raise BuildError("the ONNX graph has a cycle")
+        for node in ready:
+            made.update(node.output)
+        ordered += ready
+        taken = {id(node) for node in ready}
+        waiting = [node for node in waiting if id(node) not in taken]
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
+def _read_by(node):
+    # type: (Any) -> Set[str]
+    """The tensors that a node reads, those of the graphs inside it included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in [attribute.g] + list(attribute.graphs):
+            for inner in graph.node:
+                names |= _read_by(inner)
+    return names
