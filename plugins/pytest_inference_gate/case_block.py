@@ -30,6 +30,7 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         "replicates": list(latency.replicates),
         "rounds": [_sample(replicate.rounds) for replicate in record.all_replicates],
         "round_counts": [len(replicate.rounds) for replicate in record.all_replicates],
+        "device_rounds": [_sample(replicate.device_rounds) for replicate in record.all_replicates],
         "load": [replicate.load for replicate in record.all_replicates],
         "first_inference": [replicate.first_inference for replicate in record.all_replicates],
         "steady": [replicate.steady for replicate in record.all_replicates],

@@ -24,6 +24,8 @@ ROUNDS_FOR_P99 = 500
 class Replicate:
     """What one fresh agent process measured. Durations in seconds, one for each round; ``first_inference`` is None where the
     process had predicted before. ``telemetry`` is the summary of power, temperatures and clocks meanwhile, None where none was taken.
+    ``device_rounds`` are further rounds by the accelerator's own clock, where it has one: they show how much of a round is its work,
+    and nothing is judged by them.
     """
 
     load: float
@@ -34,6 +36,7 @@ class Replicate:
     warm_up_rounds: int = 0
     condition: Mapping[str, Any] = field(default_factory=dict)
     telemetry: Mapping[str, Any] | None = None
+    device_rounds: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:

@@ -94,6 +94,7 @@ def measure_loaded(
         peak_rss_bytes=measured["peak_rss_bytes"],
         condition=measured["condition"],
         telemetry=measured.get("telemetry"),
+        device_rounds=tuple(measured.get("device_rounds") or ()),
     )
 
 

@@ -19,7 +19,18 @@ from pytest_inference_gate.targets.interpreter import InterpreterTarget
 AGENT = Path(pytest_inference_gate.__path__[0]) / "agent"
 FILES = sorted(AGENT.rglob("*.py"))
 # h5py comes with TensorFlow
-RUNTIMES = {"numpy", "tensorflow", "ai_edge_litert", "tflite_runtime", "onnx", "onnxruntime", "tf2onnx", "h5py"}
+RUNTIMES = {
+    "numpy",
+    "tensorflow",
+    "ai_edge_litert",
+    "tflite_runtime",
+    "onnx",
+    "onnxruntime",
+    "tf2onnx",
+    "h5py",
+    "tensorrt",
+    "pycuda",
+}
 OLD_NAMES = ("python3.6", "python3.7", "python3.8", "python3.9")
 
 
@@ -94,7 +105,7 @@ def check_probe(agent: AgentProcess) -> None:
     assert agent.hello["protocol"] == 1
     probe = agent.probe()
     assert probe["python"] == agent.hello["python"]
-    assert {"tensorflow", "tflite", "onnxruntime"} <= set(probe["backends"])
+    assert {"tensorflow", "tflite", "onnxruntime", "tensorrt"} <= set(probe["backends"])
     for backend in probe["backends"].values():
         assert backend["available"] or backend["reason"]
     assert probe["device"]["machine"]

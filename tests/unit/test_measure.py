@@ -179,3 +179,8 @@ def test_the_peak_of_memory_is_that_of_this_process() -> None:
     peak = measure.peak_rss_bytes()
     assert peak is not None
     assert peak >= psutil.Process().memory_info().rss * 0.9
+
+
+def test_rounds_by_the_devices_own_clock_are_a_sample() -> None:
+    assert measure.device_rounds(lambda: 0.25, 5) == [0.25] * 5
+    assert len(measure.device_rounds(lambda: 0.25, 300)) == measure.MAXIMUM_DEVICE_ROUNDS

@@ -26,6 +26,10 @@ MEMORY_WORDS = (
     "OOM when allocating",
     "RESOURCE_EXHAUSTED",
     "ResourceExhausted",
+    "OutOfMemory",
+    "Cuda Runtime (out of memory)",
+    "CUDA out of memory",
+    "failed: out of memory",
 )
 
 
@@ -51,6 +55,12 @@ class LoadError(AgentError):
     """The runtime does not take the model, or does not come up itself."""
 
     kind = "load_error"
+
+
+class OutOfMemory(AgentError):
+    """The framework says itself that the memory of the machine or of its accelerator was not enough."""
+
+    kind = "oom"
 
 
 def sentence_of(error):

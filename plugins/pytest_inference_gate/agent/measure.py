@@ -10,6 +10,8 @@ import time
 from collections import namedtuple
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
 
+MAXIMUM_DEVICE_ROUNDS = 100
+
 Clock = namedtuple("Clock", ["read", "unit", "name"])  # read() counts in units of ``unit`` seconds
 
 
@@ -119,6 +121,15 @@ def run_until(call, end):
         call()
         count += 1
     return count
+
+
+def device_rounds(call, count):
+    # type: (Callable[[], float], int) -> List[float]
+    """Rounds by the accelerator's own clock: ``call`` does one inference and returns its seconds by that clock.
+
+    They tell how much of a round is the accelerator's work, and are not what is gated.
+    """
+    return [call() for _ in range(min(count, MAXIMUM_DEVICE_ROUNDS))]
 
 
 def measure(call, warmup, rounds, first):

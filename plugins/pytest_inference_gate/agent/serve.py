@@ -146,6 +146,8 @@ class Session:
                 # Fast models are measured too quickly for their power to be seen: they go on, and those rounds are not timed.
                 count = measure.run_until(call, result["begun"] + wish.get("seconds", SECONDS_FOR_ENERGY))
                 ended = time.monotonic()
+            on_device = runner.prepared_on_device() if hasattr(runner, "prepared_on_device") else None
+            result["device_rounds"] = measure.device_rounds(on_device, len(result["rounds"])) if on_device else None
             result["condition"] = device_facts.span(before, device_facts.condition())
         finally:
             recorded = sampler.stop() if sampler else None

@@ -11,7 +11,8 @@ A backend module has
 * ``runtime()``: import the runtime and return ``{"name", "version"}``;
 * ``Runner(model, precision, threads, batch, input)`` with ``inputs``, ``outputs`` (descriptions of tensors), ``set_inputs(array)``,
   ``infer()``, ``get_output()`` (float32, quantization undone) and ``prepared()``, which gives a callable without arguments that does one
-  synchronised inference of what was set and nothing else.
+  synchronised inference of what was set and nothing else. Where the device has a clock of its own, ``prepared_on_device()`` gives a
+  callable that does the same and returns the seconds by that clock.
 
 Any module may be absent from an archive; ``--backend NAME=FILE`` adds one from elsewhere.
 """
@@ -23,14 +24,20 @@ import os
 import re
 import sys
 from types import ModuleType  # noqa: F401
-from typing import Any, Dict, List  # noqa: F401
+from typing import Any, Dict, List, Tuple  # noqa: F401
 
 from ..failures import Unsupported
 
-BUILT_IN = ("tensorflow", "tflite", "onnxruntime")
+BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
 SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
+
+# The modules beside it in which a backend keeps more of its code.
+OWN_MODULES = {
+    "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
+    "tensorrt": ("cuda_device.py", "onnx_precision.py", "onnx_sources.py", "pycuda_device.py", "tensorrt_api.py"),
+}  # type: Dict[str, Tuple[str, ...]]
 
 
 class Backends:
@@ -63,7 +70,8 @@ class Backends:
         # type: (str) -> str
         """A digest of the program text that makes this backend's artifacts and predictions, which is part of what they are made of."""
         here = os.path.dirname(__file__)
-        paths = [os.path.join(os.path.dirname(here), file) for file in SHARED_MODULES]
+        own = OWN_MODULES.get(name, ()) if name not in self._files else ()
+        paths = [os.path.join(os.path.dirname(here), file) for file in SHARED_MODULES + own]
         read = __loader__.get_data  # type: ignore[name-defined]  # from a directory or from an archive
         if name in self._files:
             with open(self._files[name], "rb") as stream:

@@ -6,22 +6,19 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, List  # noqa: F401
 
-from .. import tensorflow_sources as sources
+from .. import onnx_precision, onnx_sources
 from ..failures import BuildError, LoadError, Unsupported
 
 NAME = "onnxruntime"
 PRECISIONS = ("fp32", "int8")
-OPSET = 17
 PROVIDERS = ["CPUExecutionProvider"]
 
 
 def availability(packages):
     # type: (Dict[str, str]) -> Dict[str, Any]
     version = packages.get("onnxruntime") or packages.get("onnxruntime-gpu") or ""
-    tensorflow, tf2onnx, onnx = sources.installed_version(packages), packages.get("tf2onnx"), packages.get("onnx")
-    from_tensorflow = bool(tensorflow and tf2onnx and onnx)
-    precisions = ["fp32"] + (["int8"] if onnx and version else [])
-    converter = {"tensorflow": tensorflow, "tf2onnx": tf2onnx, "onnx": onnx, "onnxruntime": version}
+    precisions = ["fp32"] + (["int8"] if packages.get("onnx") and version else [])
+    converter = dict(onnx_sources.converter_versions(packages), onnxruntime=version)
     return {
         "available": bool(version),
         "can_convert": True,  # an .onnx file is passed through anywhere
@@ -30,7 +27,7 @@ def availability(packages):
         "precisions_run": list(PRECISIONS) if version else [],
         "runtime": {"name": "onnxruntime", "version": version} if version else None,
         "converter": {name: value for name, value in converter.items() if value},
-        "source_formats": ["onnx"] + (list(sources.FORMATS) if from_tensorflow else []),
+        "source_formats": onnx_sources.formats(packages),
         "reason": "" if version else "onnxruntime is not installed",
     }
 
@@ -46,15 +43,11 @@ def convert(request, progress):
     if precision == "int8" and not request.get("calibration"):
         raise BuildError("the precision int8 needs calibration pictures: add a [calibration] section to the card")
     destination = os.path.join(request["output_directory"], "model.onnx")
-    passed_through = request["source"]["format"] == "onnx"
     scratch = tempfile.mkdtemp(prefix="inference-gate-")
     try:
-        versions = {}  # type: Dict[str, str]
-        real = request["source"]["path"] if passed_through else os.path.join(scratch, "fp32.onnx")
-        if not passed_through:
-            versions.update(_from_tensorflow(request, scratch, real, progress))
+        real, versions = onnx_sources.float_model(request, scratch, progress)
         if precision == "int8":
-            versions.update(_quantize(request, scratch, real, destination, progress))
+            versions.update(onnx_precision.quantize(request, scratch, real, destination, progress))
         else:
             shutil.copyfile(real, destination)
     finally:
@@ -62,81 +55,8 @@ def convert(request, progress):
     return {
         "model": "model.onnx",
         "converter": versions,
-        "details": {"passed_through": passed_through, "operators": operators(destination)},
+        "details": {"passed_through": onnx_sources.is_onnx(request), "operators": operators(destination)},
     }
-
-
-def _from_tensorflow(request, scratch, destination, progress):
-    # type: (Dict[str, Any], str, str, Callable[[str], None]) -> Dict[str, str]
-    """The serving signature as ONNX. Its input keeps the layout that it has in TensorFlow (channels last).
-
-    tf2onnx numbers the nodes that it makes, so names may differ between two conversions; the graph and its weights do not.
-    """
-    try:
-        import tf2onnx
-    except ModuleNotFoundError as error:
-        if error.name == "tf2onnx":
-            raise Unsupported("tf2onnx is not installed here, and turning a TensorFlow checkpoint into ONNX needs it")
-        raise
-    directory = os.path.join(scratch, "saved_model")
-    tf = sources.save(request, directory, progress)
-    progress("converting to ONNX")
-    model = tf.saved_model.load(directory)
-    function = model.signatures[sources.SIGNATURE]
-    ((name, specification),) = function.structured_input_signature[1].items()
-
-    signature = [tf.TensorSpec(specification.shape, specification.dtype, name=sources.INPUT)]
-
-    def serve(tensor):
-        # type: (Any) -> Dict[str, Any]
-        return {sources.OUTPUT: function(**{name: tensor})[sources.OUTPUT]}
-
-    serving = tf.function(serve, input_signature=signature)
-    tf2onnx.convert.from_function(serving, input_signature=signature, opset=OPSET, output_path=destination)
-    versions = sources.converter_versions(tf)
-    versions["tf2onnx"] = str(tf2onnx.__version__)
-    return versions
-
-
-def _quantize(request, scratch, real, destination, progress):
-    # type: (Dict[str, Any], str, str, str, Callable[[str], None]) -> Dict[str, str]
-    try:
-        import onnx
-        import onnxruntime
-        from onnxruntime import quantization
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ModuleNotFoundError as error:
-        if error.name in ("onnx", "onnxruntime"):
-            raise Unsupported("%s is not installed here, and quantizing for ONNX Runtime needs it" % error.name)
-        raise
-    from ..quantization import calibration_batches
-
-    prepared = os.path.join(scratch, "prepared.onnx")
-    progress("quantizing")
-    quant_pre_process(real, prepared, skip_symbolic_shape=True)  # the symbolic one needs SymPy, and shapes are static here
-    graph = onnx.load(prepared, load_external_data=False).graph
-    weights = {tensor.name for tensor in graph.initializer}  # which old files list among the inputs
-    name = next(tensor.name for tensor in graph.input if tensor.name not in weights)
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self):  # type: ignore[no-untyped-def]
-            self._batches = calibration_batches(request["calibration"], int(request["batch"]))
-
-        def get_next(self):  # type: ignore[no-untyped-def]
-            batch = next(self._batches, None)
-            return None if batch is None else {name: batch.astype(request["input"]["dtype"])}
-
-    quantization.quantize_static(
-        prepared,
-        destination,
-        Reader(),  # type: ignore[no-untyped-call]
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        calibration_providers=PROVIDERS,
-    )
-    return {"onnx": str(onnx.__version__), "onnxruntime": str(onnxruntime.__version__)}
 
 
 def operators(path):

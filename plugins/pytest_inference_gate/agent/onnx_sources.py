@@ -1,0 +1,72 @@
+"""Every kind of checkpoint as one ONNX file in float: TensorFlow checkpoints by tf2onnx, ONNX files as they are."""
+
+import os
+import shutil
+from typing import Any, Callable, Dict, List, Tuple  # noqa: F401
+
+from . import tensorflow_sources as sources
+from .failures import Unsupported
+
+OPSET = 17
+
+
+def formats(packages):
+    # type: (Dict[str, str]) -> List[str]
+    """The source formats that can become ONNX with these distributions."""
+    from_tensorflow = sources.installed_version(packages) and packages.get("tf2onnx") and packages.get("onnx")
+    return ["onnx"] + (list(sources.FORMATS) if from_tensorflow else [])
+
+
+def converter_versions(packages):
+    # type: (Dict[str, str]) -> Dict[str, str]
+    """The installed distributions of which the float ONNX depends."""
+    versions = {"tensorflow": sources.installed_version(packages)}
+    versions.update((name, packages.get(name, "")) for name in ("tf2onnx", "onnx"))
+    return {name: value for name, value in versions.items() if value}
+
+
+def is_onnx(request):
+    # type: (Dict[str, Any]) -> bool
+    return bool(request["source"]["format"] == "onnx")
+
+
+def float_model(request, scratch, progress):
+    # type: (Dict[str, Any], str, Callable[[str], None]) -> Tuple[str, Dict[str, str]]
+    """The path of the float ONNX (the source itself, or a file in the folder ``scratch``) and the versions of what made it."""
+    if is_onnx(request):
+        return request["source"]["path"], {}
+    destination = os.path.join(scratch, "fp32.onnx")
+    return destination, _from_tensorflow(request, scratch, destination, progress)
+
+
+def _from_tensorflow(request, scratch, destination, progress):
+    # type: (Dict[str, Any], str, str, Callable[[str], None]) -> Dict[str, str]
+    """The serving signature as ONNX. Its input keeps the layout that it has in TensorFlow (channels last).
+
+    tf2onnx numbers the nodes that it makes, so names may differ between two conversions; the graph and its weights do not.
+    """
+    try:
+        import tf2onnx
+    except ModuleNotFoundError as error:
+        if error.name == "tf2onnx":
+            raise Unsupported("tf2onnx is not installed here, and turning a TensorFlow checkpoint into ONNX needs it")
+        raise
+    directory = os.path.join(scratch, "saved_model")
+    tf = sources.save(request, directory, progress)
+    progress("converting to ONNX")
+    model = tf.saved_model.load(directory)
+    function = model.signatures[sources.SIGNATURE]
+    ((name, specification),) = function.structured_input_signature[1].items()
+
+    signature = [tf.TensorSpec(specification.shape, specification.dtype, name=sources.INPUT)]
+
+    def serve(tensor):
+        # type: (Any) -> Dict[str, Any]
+        return {sources.OUTPUT: function(**{name: tensor})[sources.OUTPUT]}
+
+    serving = tf.function(serve, input_signature=signature)
+    tf2onnx.convert.from_function(serving, input_signature=signature, opset=OPSET, output_path=destination)
+    versions = sources.converter_versions(tf)
+    versions["tf2onnx"] = str(tf2onnx.__version__)
+    shutil.rmtree(directory, ignore_errors=True)
+    return versions

@@ -1,0 +1,1 @@
+"""A double of PyCUDA over the simulated device."""
