@@ -6,6 +6,7 @@ What it relies on, beyond documented hooks and options:
   ``disabled``, ``skip``, ``save`` and ``autosave``;
 - ``BenchmarkSession`` reads ``config.option.benchmark_storage`` when it is made, and calls ``storage.save(output_json, name)`` once a
   session, before anything is compared;
+- its storage in files is made by ``type(storage)(path, logger, default_machine_id=...)``, of attributes that the storage has itself;
 - a timer given by the ``benchmark`` marker is called once before and once after each round of ``benchmark.pedantic``;
 - a ``benchmark`` fixture whose ``_mode`` is set does not warn that the test never used it.
 
@@ -84,6 +85,15 @@ def storage_is_default(config: pytest.Config) -> bool:
 def redirect_storage(config: pytest.Config, directory: Path) -> None:
     """Make ``directory`` pytest-benchmark's storage. Must run before pytest-benchmark's own ``pytest_configure``."""
     config.option.benchmark_storage = f"file://{directory}"
+
+
+def move_storage(config: pytest.Config, directory: Path) -> None:
+    """Make ``directory`` the storage of a session that exists: the device is known only once a board has been asked."""
+    if explicit_storage_directory(config) is None:
+        return
+    session = _session(config)
+    storage = session.storage
+    session.storage = type(storage)(str(directory), storage.logger, default_machine_id=storage.default_machine_id)
 
 
 def explicit_storage_directory(config: pytest.Config) -> Path | None:

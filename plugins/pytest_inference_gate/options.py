@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from . import verdict
+from .targets.ssh_address import SshAddress
 
 DEFAULT_TOLERANCE = 0.05
 DEFAULT_PAIRED_TOLERANCE = 0.03  # measuring in turns cancels most of what makes a stored baseline need more
@@ -113,6 +114,13 @@ def parse_python(text: str) -> str:
     return str(Path(found).absolute())
 
 
+def parse_target(text: str) -> SshAddress:
+    try:
+        return SshAddress.parse(text)
+    except ValueError as error:
+        raise _BadValue(str(error)) from None
+
+
 @dataclass(frozen=True)
 class _Option:
     name: str  # --gate-<name>
@@ -138,6 +146,13 @@ OPTIONS: tuple[_Option, ...] = (
     _Option("threads", "N,N", "thread counts, instead of the cards'", parse_counts),
     _Option("convert-with", "PYTHON", "interpreter whose converters are used (default: this one)", parse_python),
     _Option("run-with", "PYTHON", "interpreter whose runtimes are measured (default: this one)", parse_python),
+    _Option(
+        "target",
+        "URL",
+        "board whose runtimes are measured, such as ssh://user@board:port (repeatable, but a run has one of them so far)",
+        parse_target,
+        many=True,
+    ),
     _Option(
         "against",
         "PYTHON",
@@ -200,6 +215,7 @@ class Settings:
     threads: tuple[int, ...] | None
     convert_with: str | None
     run_with: str | None
+    targets: tuple[SshAddress, ...]
     against: str | None
     against_models: Path | None
     replicates: int
@@ -306,6 +322,23 @@ def is_configured(config: pytest.Config) -> bool:
     return any("pytest_inference_gate" in str(argument) for argument in config.args)
 
 
+def _check_targets(targets: Sequence[SshAddress], run_with: str | None, against: str | None) -> None:
+    if len(targets) > 1:
+        raise pytest.UsageError(
+            "--gate-target: a run measures on one board so far: run pytest once for each of them, each has baselines of its own"
+        )
+    if targets and run_with is not None:
+        raise pytest.UsageError(
+            "--gate-run-with names a Python of this machine, but with --gate-target a board runs the models: leave it out, and name"
+            f" the board's Python with --gate-target={SshAddress(targets[0].host, targets[0].user, targets[0].port)}?python=PATH"
+        )
+    if targets and against is not None:
+        raise pytest.UsageError(
+            "--gate-against measures in turns with another Python of this machine, which is not the board of --gate-target: save a"
+            " baseline with the one stack of the board and compare the other one with it"
+        )
+
+
 def read_settings(config: pytest.Config) -> Settings:
     """All options with their ini twins. Raises ``pytest.UsageError`` for a value that cannot be used."""
     by_name = {option.name: option for option in OPTIONS if option.metavar is not None}
@@ -333,6 +366,8 @@ def read_settings(config: pytest.Config) -> Settings:
     tolerance, tolerance_from_command_line = _values(config, by_name["tolerance"])
     against = python("against")
     against_models = path("against-models")
+    run_with, targets = python("run-with"), tuple(many("target"))
+    _check_targets(targets, run_with, against)
     default_tolerance = DEFAULT_TOLERANCE if against is None and against_models is None else DEFAULT_PAIRED_TOLERANCE
     return Settings(
         models=tuple(_path(config, text, from_command_line) for text in models),
@@ -340,7 +375,8 @@ def read_settings(config: pytest.Config) -> Settings:
         batches=one("batches"),
         threads=one("threads"),
         convert_with=python("convert-with"),
-        run_with=python("run-with"),
+        run_with=run_with,
+        targets=targets,
         against=against,
         against_models=against_models,
         replicates=one("replicates") or DEFAULT_REPLICATES,

@@ -62,8 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if storing and benchmark_adapter.explicit_storage_directory(config) is not None:
         from .devices import local_identity
 
-        directory = benchmark_adapter.device_directory(config, settings.baselines, local_identity().id)
-        benchmark_adapter.redirect_storage(config, directory)
+        # Whose folder it is with a board will be known once the board has been asked; until then it is that of all of them.
+        if not settings.targets:
+            directory = benchmark_adapter.device_directory(config, settings.baselines, local_identity().id)
+            benchmark_adapter.redirect_storage(config, directory)
+        elif benchmark_adapter.storage_is_default(config):
+            benchmark_adapter.redirect_storage(config, settings.baselines)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -166,8 +170,10 @@ def pytest_benchmark_compare_machine_info(
 ) -> None:
     if options.is_configured(config):
         from .comparison import check_compared_document
+        from .devices import local_identity
 
-        check_compared_document(machine_info, compared_benchmark)
+        device = config.stash[_session_key].device_id if _session_key in config.stash else None
+        check_compared_document(machine_info, compared_benchmark, device or local_identity().id)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -59,13 +59,13 @@ def measure_replicate(
 ) -> Replicate:
     """Start an agent, load, warm up, measure, stop. Raises :class:`StageFailed`."""
     with role.start(log_name) as agent:
-        loaded = agent.load(load_arguments(case, artifact))
-        return measure_loaded(agent, inputs, plan, loaded["seconds"])
+        loaded = agent.load(load_arguments(case, artifact, role.target.put))
+        return measure_loaded(agent, role.target.put(inputs.path), plan, loaded["seconds"])
 
 
-def measure_loaded(agent: AgentProcess, inputs: PreparedInputs, plan: Plan, load_seconds: float) -> Replicate:
-    """Warm up and measure in an agent that has its model loaded. Raises :class:`StageFailed`."""
-    measured = agent.measure({"inputs": str(inputs.path), "warmup": dict(plan.warm_up), "rounds": dict(plan.rounds)})
+def measure_loaded(agent: AgentProcess, inputs: str, plan: Plan, load_seconds: float) -> Replicate:
+    """Warm up and measure in an agent that has its model loaded; ``inputs`` is a path there. Raises :class:`StageFailed`."""
+    measured = agent.measure({"inputs": inputs, "warmup": dict(plan.warm_up), "rounds": dict(plan.rounds)})
     return Replicate(
         load=load_seconds,
         first_inference=measured["first_inference"],
