@@ -89,8 +89,9 @@ def redirect_storage(config: pytest.Config, directory: Path) -> None:
 
 def move_storage(config: pytest.Config, directory: Path) -> None:
     """Make ``directory`` the storage of a session that exists: the device is known only once a board has been asked."""
-    if explicit_storage_directory(config) is None:
-        return
+    stores = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "save", "autosave"))
+    if not stores or explicit_storage_directory(config) is None:
+        return  # making a storage makes its folder, which nothing would fill
     session = _session(config)
     storage = session.storage
     session.storage = type(storage)(str(directory), storage.logger, default_machine_id=storage.default_machine_id)
