@@ -101,11 +101,6 @@ def oom_kills(path="/proc/vmstat"):
     return None
 
 
-def can_watch_memory(root="/proc"):
-    # type: (str) -> bool
-    return _session_and_memory(os.path.join(root, "self", "stat")) is not None
-
-
 def memory_of_session(session, root="/proc"):
     # type: (int, str) -> int
     """Resident bytes of all processes of a session; 0 where that cannot be known."""
