@@ -479,4 +479,4 @@ def _stop_for(outcome: Outcome) -> None:
         return
     if outcome.kind == "unsupported":
         pytest.skip(outcome.message)
-    pytest.fail(f"{outcome.kind} in stage {outcome.stage}: {outcome.message}", pytrace=False)
+    pytest.fail(f"{outcome.kind}{f' in stage {outcome.stage}' if outcome.stage else ''}: {outcome.message}", pytrace=False)

@@ -184,7 +184,9 @@ def _judge_failure_beside(outcome: Outcome, other: OtherSide) -> tuple[Verdict, 
 
 
 def _in_words(outcome: Outcome) -> str:
-    return outcome.message if outcome.kind == "unsupported" else f"{outcome.kind} in stage {outcome.stage}: {outcome.message}"
+    if outcome.kind == "unsupported":
+        return outcome.message
+    return f"{outcome.kind}{f' in stage {outcome.stage}' if outcome.stage else ''}: {outcome.message}"
 
 
 def _judge_accuracy(record: CaseRecord) -> AccuracyResult:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,13 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackBoard]:
         board.stop()
 
 
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
 def verdicts(document):
     return {case["id"]: (case["verdict"], case["outcome"]["kind"]) for case in document["cases"]}
 
@@ -38,7 +47,7 @@ def test_a_board_gives_the_verdicts_of_a_local_run(linear_project, board):
     assert figures[0] == figures[1]
     assert "send" in there["phases"] and "send" not in here["phases"]
     assert {"agent.pyz", "inputs.npy", "payload", "linear_backend.py"} <= board.kept()
-    assert not board.processes()
+    assert wait_until(lambda: not board.processes())
     assert list((board.home / ".cache" / "inference-gate" / "board" / "runs").iterdir()) == []
 
 
@@ -73,9 +82,9 @@ def test_a_board_that_goes_away_costs_one_case(linear_project, board):
     assert result.ret == 1
     assert sorted(verdicts(document).values()) == [("broken", "unreachable"), ("pass", "ok")]
     assert any("was lost; trying for" in notice for notice in document["notices"])
-    result.stdout.fnmatch_lines(["*unreachable in stage load*was lost*"])
+    result.stdout.fnmatch_lines(["*unreachable: *was lost*"])
     (session,) = linear_project.sessions()
-    assert "unreachable" not in session.read_text().partition('"broken"')[2]
+    assert json.loads(session.read_text())["inference_gate"]["broken"] == []
 
 
 def test_an_agent_that_dies_there_costs_one_case(linear_project, board):

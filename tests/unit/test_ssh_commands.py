@@ -38,9 +38,10 @@ def test_what_some_shells_would_take_otherwise_is_refused(script: str) -> None:
 
 
 def test_the_agent_s_status_tells_its_signal() -> None:
-    command = agent_command("/bin/sh", "-c", {}, None)
+    script = shlex.split(agent_command("/bin/sh", "agent.pyz", {}, None))[-1]
     # The agent is stood for by a shell that kills itself.
-    killed = command.replace("-u -X faulthandler -c --guard", shlex.quote("-c") + " " + shlex.quote("kill -9 $$").replace("'", "'\"'\"'"))
+    killed = script.replace("-u -X faulthandler agent.pyz --guard", "-c 'kill -9 $$'")
+    assert killed != script
     done = subprocess.run(["/bin/sh", "-c", killed], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (137, b"", b"")
 

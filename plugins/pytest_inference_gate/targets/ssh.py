@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from ..agent_archive import build_agent_archive
+from ..errors import GateError
 from ..outcome import Outcome, OutcomeKind, Stage, StageFailed
 from .ssh_address import SshAddress
 from .ssh_connection import ConnectionFailed, Greeting, SshConnection, in_shell
@@ -34,13 +35,18 @@ KEPT_BYTES = 4 * 2**30
 PATIENCE_SECONDS = 120.0  # a Jetson takes up to one and a half minutes to start
 _MOST_LOSSES = 3
 _NAMES_OF_PYTHON = ("python3", "python", "/usr/bin/python3", "/usr/local/bin/python3")
-# Any Python from 2 on says this of itself; NumPy is looked for without importing it.
+# Any Python from 2 on says this of itself; NumPy is looked for without importing it. A path is used as it was given: it may be a script
+# that sets what a runtime there needs.
 _LOOK_AT_PYTHON = (
     "import sys; v = tuple(sys.version_info[:3]);"
     ' n = v >= (3, 4) and __import__("importlib.util").util.find_spec("numpy") is not None;'
-    ' print("%d.%d.%d %d %s" % (v + (n, sys.executable)))'
+    ' p = sys.argv[1]; print("%d.%d.%d %d %s" % (v + (n, p if "/" in p else sys.executable)))'
 )
 _PYTHON_LINE = re.compile(r"(\d+)\.(\d+)\.(\d+) ([01]) (.+)")
+
+
+class UnfitBoard(GateError):
+    """The board has no Python that could run an agent; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +216,8 @@ class SshTarget:
                 self._give_up("unreachable", str(failure), stage)
             except FilesRefused as failure:
                 self._give_up("storage_error", str(failure), stage)
+            except UnfitBoard as failure:
+                self._give_up("load_error", str(failure), stage)
             return self._board
 
     def _give_up(self, kind: OutcomeKind, message: str, stage: Stage | None) -> NoReturn:
@@ -257,21 +265,16 @@ class SshTarget:
         place, named = self.address.place, self.address.python
         if isinstance(found, FoundPython):
             return found, "proc" in lines
-        asked = f"{named} on {place}" if named else place
+        remedy = "name one with ssh://...?python=/path"
         if found:
             older = " and ".join(found)
-            raise ConnectionFailed(
-                f"{asked} is only {older}, and the agent needs Python 3.6 or later: name one with ssh://...?python=/path"
-                if named
-                else f"{place} has only {older}, and the agent needs Python 3.6 or later: name one with ssh://...?python=/path"
-            )
+            has = f"{named} on {place} is only" if named else f"{place} has only"
+            raise UnfitBoard(f"{has} {older}, and the agent needs Python 3.6 or later: {remedy}")
         said = last_line(done.errors)
         because = f" ({said})" if said else ""
-        raise ConnectionFailed(
-            f"{asked} is no Python that can be run{because}: correct the path"
-            if named
-            else f"no Python was found on {place}{because}: install Python 3.6 or later there, or name one with ssh://...?python=/path"
-        )
+        if named:
+            raise UnfitBoard(f"{named} on {place} is no Python that can be run{because}: correct the path")
+        raise UnfitBoard(f"no Python was found on {place}{because}: install Python 3.6 or later there, or {remedy}")
 
 
 def python_search(named: str | None) -> str:
@@ -280,7 +283,7 @@ def python_search(named: str | None) -> str:
     # What a named one says when it does not start is for the user.
     hidden = "" if named else " 2>/dev/null"
     words = " ".join(f'"$HOME"/{shlex.quote(name[2:])}' if name.startswith("~/") else shlex.quote(name) for name in names)
-    look = f'"$p" -c {shlex.quote(_LOOK_AT_PYTHON)}{hidden}'
+    look = f'"$p" -c {shlex.quote(_LOOK_AT_PYTHON)} "$p"{hidden}'
     return f"for p in {words}; do {look}; done; if [ -r /proc/self/stat ]; then echo proc; fi"
 
 

@@ -43,7 +43,7 @@ class SshAddress:
         return cls(_host(place), _user(user) if at else None, _port(place, port), _python(parts.query))
 
     def __str__(self) -> str:
-        host = f"[{quote(self.host, safe=':%')}]" if ":" in self.host else self.host
+        host = f"[{quote(self.host, safe=':')}]" if ":" in self.host else self.host
         user = "" if self.user is None else f"{quote(self.user, safe='')}@"
         port = "" if self.port is None else f":{self.port}"
         python = "" if self.python is None else f"?python={quote(self.python, safe='/')}"
