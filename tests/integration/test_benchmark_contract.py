@@ -166,3 +166,30 @@ def test_replayed_rounds_are_exactly_what_was_recorded(pytester, recorded):
     written = json.loads((pytester.path / "result.json").read_text())
     assert [benchmark["stats"]["data"] for benchmark in written["benchmarks"]] == recorded
     assert {benchmark["options"]["timer"] for benchmark in written["benchmarks"]} == {"agent_clock"}
+
+
+def test_a_storage_can_be_moved_once_the_device_is_known(pytester):
+    """Sessions are read from, and saved to, the folder that it was moved to; without saving or comparing, no folder is made."""
+    pytester.makepyfile(PEDANTIC)
+    first, second = pytester.path / "all", pytester.path / "all" / "board"
+
+    def pytest_collection_finish(session):
+        benchmark_adapter.move_storage(session.config, second)
+
+    run(pytester, pytest_collection_finish=pytest_collection_finish)
+    assert not second.exists()
+    run(
+        pytester,
+        f"--benchmark-storage=file://{first}",
+        "--benchmark-save=one",
+        pytest_collection_finish=pytest_collection_finish,
+    )
+    (saved,) = second.rglob("0001_one.json")
+    loaded = []
+
+    def load(session):
+        pytest_collection_finish(session)
+        loaded.extend(path.name for path, _ in session.config._benchmarksession.storage.load())
+
+    run(pytester, f"--benchmark-storage=file://{first}", "--benchmark-compare", pytest_collection_finish=load)
+    assert loaded == [saved.name]
