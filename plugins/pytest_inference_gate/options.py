@@ -330,7 +330,7 @@ def _check_targets(targets: Sequence[SshAddress], run_with: str | None, against:
     if targets and run_with is not None:
         raise pytest.UsageError(
             "--gate-run-with names a Python of this machine, but with --gate-target a board runs the models: leave it out, and name"
-            f" the board's Python with --gate-target={SshAddress(targets[0].host, targets[0].user, targets[0].port)}?python=PATH"
+            f" the board's Python with --gate-target={targets[0].place}?python=PATH"
         )
     if targets and against is not None:
         raise pytest.UsageError(
