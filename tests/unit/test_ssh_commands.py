@@ -49,7 +49,7 @@ def test_the_agent_s_status_tells_its_signal() -> None:
 def test_the_agent_s_command_names_its_limit_and_backends() -> None:
     command = agent_command("/usr/bin/python3", "/home/me/agent.pyz", {"b": "/x/b c.py", "a": "/x/a.py"}, 1000)
     script = shlex.split(command)[-1]
-    assert shlex.split(script.partition("; ")[2].partition(" 2>&3")[0]) == [
+    assert shlex.split(script.partition("( exec ")[2].partition(" ) 2>&3")[0]) == [
         *("/usr/bin/python3", "-u", "-X", "faulthandler", "/home/me/agent.pyz", "--guard", "--memory-limit", "1000"),
         *("--backend", "a=/x/a.py", "--backend", "b=/x/b c.py"),
     ]

@@ -309,7 +309,7 @@ def agent_command(python: str, agent: str, backends: Mapping[str, str], memory_b
     for name, path in sorted(backends.items()):
         command += ["--backend", f"{name}={path}"]
     # The shell stays, to tell the signal, and keeps its own words ("Killed") out of the agent's log.
-    return in_shell(f"exec 3>&2 2>/dev/null; {shlex.join(command)} 2>&3 3>&-; exit $?")
+    return in_shell(f"exec 3>&2 2>/dev/null; ( exec {shlex.join(command)} ) 2>&3 3>&-; exit $?")
 
 
 def _state_of(path: Path) -> tuple[object, ...]:
