@@ -323,7 +323,7 @@ class AgentProcess:
         """The agent's exit status, negative for a signal, of that of the process here."""
         return status
 
-    def _why_lost(self, status: int | None) -> str | None:
+    def _why_lost(self, status: int | None) -> str | None:  # noqa: ARG002  (here there is no connection to lose)
         """The sentence for a connection that is no more; ``status`` is None where there was no answer in time."""
         return None
 

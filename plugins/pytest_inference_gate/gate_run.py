@@ -118,7 +118,9 @@ class GateRun:
                         self._attempt(one, self._send)
         with self._phase("predict"):
             predicting = [one.case for one in alive if one.accuracy and self.records[one.case.id].outcome.ok]
-            self._side_by_side([(case.id, partial(self._predict, case)) for case in predicting], running, elsewhere=self._elsewhere)
+            self._side_by_side(
+                [(case.id, partial(self._predict, case)) for case in predicting], running, elsewhere=self._elsewhere
+            )
         self._measure([one.case for one in alive if one.latency and self.records[one.case.id].outcome.ok], decide)
         with self._phase("predict"):
             alone = [(one.case.id, partial(self._run_other_alone, one.case)) for one in alive]

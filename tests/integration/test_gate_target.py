@@ -14,8 +14,6 @@ import pytest
 from ssh_server import LoopbackBoard
 
 
-
-
 @pytest.fixture
 def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackBoard]:
     with tempfile.TemporaryDirectory(prefix="board-") as folder:
@@ -125,7 +123,10 @@ def test_a_board_that_cannot_be_used_ends_the_run_with_a_sentence(linear_project
     [
         (["--gate-target=ssh://a", "--gate-target=ssh://b"], "run pytest once for each"),
         (["--gate-target=nano"], "is not ssh://user@board"),
-        (["--gate-target=ssh://a", "--gate-run-with=python3"], "name the board's Python with --gate-target=ssh://a[?]python=PATH"),
+        (
+            ["--gate-target=ssh://a", "--gate-run-with=python3"],
+            "name the board's Python with --gate-target=ssh://a[?]python=PATH",
+        ),
         (["--gate-target=ssh://a", "--gate-against=python3"], "not the board of --gate-target"),
     ],
 )

@@ -147,14 +147,15 @@ def test_files_are_sent_once_and_kept_by_digest(on: Open, tmp_path: Path) -> Non
     folder = Path(target.put(tree))
     assert (folder / "saved_model.pb").read_bytes() == b"graph"
     assert (folder / "variables" / "data").read_bytes() == b""
-    state = os.stat(there)
+    state = Path(there).stat()
     target.close()
     again = on.target()  # another run
     copy = tmp_path / "elsewhere" / file.name
     copy.parent.mkdir()
     copy.write_bytes(file.read_bytes())
     assert again.put(copy) == there
-    assert (os.stat(there).st_ino, os.stat(there).st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
+    found = Path(there).stat()
+    assert (found.st_ino, found.st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
     assert {"agent.pyz", "misbehaving.py", "saved"} < on.board.kept()
     assert not list(on.board.files.glob(".*"))
 

@@ -12,10 +12,14 @@ from pytest_inference_gate.targets.ssh_address import SshAddress
 from pytest_inference_gate.targets.ssh_failures import connection_sentence, last_line
 
 LETTERS = string.ascii_letters + string.digits
-hosts = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,40}", fullmatch=True) | st.ip_addresses(v=6).map(str) | st.just("fe80::1%eth0")
+hosts = (
+    st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,40}", fullmatch=True) | st.ip_addresses(v=6).map(str) | st.just("fe80::1%eth0")
+)
 users = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,20}\$?", fullmatch=True)
 pythons = st.text(min_size=1, max_size=30).filter(
-    lambda text: text.isprintable() and "!" not in text and not text.startswith("-") and text.encode("utf-8", "ignore").decode() == text
+    lambda text: (
+        text.isprintable() and "!" not in text and not text.startswith("-") and text.encode("utf-8", "ignore").decode() == text
+    )
 )
 addresses = st.builds(SshAddress, hosts, st.none() | users, st.none() | st.integers(1, 65535), st.none() | pythons)
 
@@ -30,7 +34,7 @@ def test_any_text_is_an_address_or_a_sentence(text: str) -> None:
     try:
         address = SshAddress.parse(text)
     except ValueError as error:
-        assert str(error) and "\n" not in str(error)
+        assert str(error) and "\n" not in str(error)  # noqa: PT017  (either is right)
         return
     assert not address.host.startswith("-")
     assert address.user is None or not address.user.startswith("-")
@@ -109,14 +113,20 @@ def test_commands_for_a_person() -> None:
             "@@@@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nIT IS POSSIBLE\nHost key verification failed.\n",
             "ssh-keygen -R 'nano'",
         ),
-        ("No ED25519 host key is known for nano and you have requested strict checking.\nHost key verification failed.", "fingerprint"),
+        (
+            "No ED25519 host key is known for nano and you have requested strict checking.\nHost key verification failed.",
+            "fingerprint",
+        ),
         ("me@nano: Permission denied (publickey,password).", "ssh-copy-id me@nano"),
         ("Received disconnect from 10.0.0.7 port 22:2: Too many authentication failures", "IdentitiesOnly"),
         ("ssh: connect to host nano port 22: Connection refused", "nothing answers at ssh://me@nano"),
         ("ssh: connect to host nano port 22: Connection timed out", "does not answer"),
         ("ssh: connect to host nano port 22: No route to host", "does not answer"),
         ("ssh: Could not resolve hostname nano: Name or service not known", "no address is known for nano"),
-        ("kex_exchange_identification: read: Connection reset by peer\n\n", "(kex_exchange_identification: read: Connection reset by peer)"),
+        (
+            "kex_exchange_identification: read: Connection reset by peer\n\n",
+            "(kex_exchange_identification: read: Connection reset by peer)",
+        ),
         ("", "no connection to ssh://me@nano: see that `ssh me@nano true` works"),
     ],
 )

@@ -84,7 +84,9 @@ def test_the_python_of_an_environment_in_the_home_is_found(tmp_path: Path) -> No
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     python.chmod(0o755)
     command = ["/bin/sh", "-c", in_shell(python_search("~/my env"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    )
     assert isinstance(choose_python(done.stdout.splitlines()), FoundPython)
 
 
@@ -110,8 +112,11 @@ files = st.dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(files)
-def test_a_folder_is_a_tar_archive_that_depends_on_its_content_alone(tmp_path_factory: pytest.TempPathFactory, content: dict[str, bytes]) -> None:
+def test_a_folder_is_a_tar_archive_that_depends_on_its_content_alone(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, bytes]
+) -> None:
     parcels = []
+    first: dict[str, bytes] = {}
     for copy in range(2):
         folder = tmp_path_factory.mktemp("tree") / "payload"
         folder.mkdir()

@@ -126,5 +126,3 @@ def _session_and_memory(path):
         return int(fields[3]), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return None
-
-

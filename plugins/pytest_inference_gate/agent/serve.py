@@ -212,8 +212,12 @@ def main(arguments):
     )
     parser.add_argument("--backend", action="append", default=[], type=backend_file, metavar="NAME=FILE", help="add a backend")
     parser.add_argument("--die-with-parent", action="store_true", help="end when the starting thread ends (Linux)")
-    parser.add_argument("--guard", action="store_true", help="have a process beside that ends the agent with its client, for use over a network")
-    parser.add_argument("--memory-limit", type=int, metavar="BYTES", help="with --guard: most memory for the agent and its children")
+    parser.add_argument(
+        "--guard", action="store_true", help="have a process beside that ends the agent with its client, for use over a network"
+    )
+    parser.add_argument(
+        "--memory-limit", type=int, metavar="BYTES", help="with --guard: most memory for the agent and its children"
+    )
     options = parser.parse_args(arguments)
     if options.die_with_parent:
         die_with_parent()

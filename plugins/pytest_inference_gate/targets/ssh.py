@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
 import shlex
@@ -86,8 +85,8 @@ class SshTarget:
         address: SshAddress,
         extra_backends: Mapping[str, Path] = MappingProxyType({}),
         *,
-        notice: Callable[[str], None] = lambda text: None,
-        progress: Callable[[str], None] = lambda text: None,
+        notice: Callable[[str], None] = lambda _: None,
+        progress: Callable[[str], None] = lambda _: None,
         patience: float = PATIENCE_SECONDS,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -121,7 +120,9 @@ class SshTarget:
 
         board = self._ready(None)
         if limits.memory_bytes is not None and not board.watches_memory:
-            self._notice_once(f"{self.address.place} does not tell how much memory a process has: --gate-memory-limit is not watched there")
+            self._notice_once(
+                f"{self.address.place} does not tell how much memory a process has: --gate-memory-limit is not watched there"
+            )
         command = agent_command(board.python, board.agent, board.backends, limits.memory_bytes)
         try:
             local_command = self.connection.command(command)
@@ -229,7 +230,9 @@ class SshTarget:
         place = self.address.place
         self._losses += 1
         if self._losses > _MOST_LOSSES:
-            raise ConnectionFailed(f"the connection to {place} was lost {self._losses} times: mend the link before measuring there")
+            raise ConnectionFailed(
+                f"the connection to {place} was lost {self._losses} times: mend the link before measuring there"
+            )
         self._notice(f"the connection to {place} was lost; trying for {self._patience:g} s to have it back")
         boot = self._greeting.boot
         deadline = time.monotonic() + self._patience
@@ -318,7 +321,7 @@ def _state_of(path: Path) -> tuple[object, ...]:
     states = []
     for file in files:
         try:
-            state = os.stat(file)
+            state = file.stat()
         except OSError:
             continue
         states.append((str(file), state.st_ino, state.st_size, state.st_mtime_ns))

@@ -258,9 +258,7 @@ class _Master:
         self.socket = str(self._folder / "s")
         self._log = self._folder / "log"
         self.greeting = Greeting(None)
-        script = (
-            f"echo {self._marker}; cat /proc/sys/kernel/random/boot_id 2>/dev/null; echo {self._marker}; exec cat >/dev/null"
-        )
+        script = f"echo {self._marker}; cat /proc/sys/kernel/random/boot_id 2>/dev/null; echo {self._marker}; exec cat >/dev/null"
         command = [*program, *master_options(self.socket), *address.arguments, in_shell(script)]
         try:
             with self._log.open("wb") as log:
@@ -313,7 +311,9 @@ class _Master:
         if lines.count(self._marker) < 2:
             self._process.wait()
             if late.is_set():
-                raise ConnectionFailed(f"{place} did not answer within {_GREETING_SECONDS} s: see that the board is on and at leisure")
+                raise ConnectionFailed(
+                    f"{place} did not answer within {_GREETING_SECONDS} s: see that the board is on and at leisure"
+                )
             raise ConnectionFailed(connection_sentence(self._address, self.printed()))
         start = lines.index(self._marker)
         if any(line.strip() for line in lines[:start]):
