@@ -139,7 +139,7 @@ def _unpack(received, folder):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 source = archive.extractfile(member)
                 with open(path, "wb") as stream:
-                    shutil.copyfileobj(source, stream, BLOCK)  # type: ignore[arg-type]
+                    shutil.copyfileobj(source, stream, BLOCK)
                     stream.flush()
                     os.fsync(stream.fileno())
     except tarfile.TarError as error:
