@@ -322,17 +322,19 @@ def is_configured(config: pytest.Config) -> bool:
     return any("pytest_inference_gate" in str(argument) for argument in config.args)
 
 
-def _check_targets(targets: Sequence[SshAddress], run_with: str | None, against: str | None) -> None:
+def check_targets(settings: Settings) -> None:
+    """Raise ``pytest.UsageError`` for what a run with a board cannot do."""
+    targets = settings.targets
     if len(targets) > 1:
         raise pytest.UsageError(
             "--gate-target: a run measures on one board so far: run pytest once for each of them, each has baselines of its own"
         )
-    if targets and run_with is not None:
+    if targets and settings.run_with is not None:
         raise pytest.UsageError(
             "--gate-run-with names a Python of this machine, but with --gate-target a board runs the models: leave it out, and name"
             f" the board's Python with --gate-target={targets[0].place}?python=PATH"
         )
-    if targets and against is not None:
+    if targets and settings.against is not None:
         raise pytest.UsageError(
             "--gate-against measures in turns with another Python of this machine, which is not the board of --gate-target: save a"
             " baseline with the one stack of the board and compare the other one with it"
@@ -366,8 +368,6 @@ def read_settings(config: pytest.Config) -> Settings:
     tolerance, tolerance_from_command_line = _values(config, by_name["tolerance"])
     against = python("against")
     against_models = path("against-models")
-    run_with, targets = python("run-with"), tuple(many("target"))
-    _check_targets(targets, run_with, against)
     default_tolerance = DEFAULT_TOLERANCE if against is None and against_models is None else DEFAULT_PAIRED_TOLERANCE
     return Settings(
         models=tuple(_path(config, text, from_command_line) for text in models),
@@ -375,8 +375,8 @@ def read_settings(config: pytest.Config) -> Settings:
         batches=one("batches"),
         threads=one("threads"),
         convert_with=python("convert-with"),
-        run_with=run_with,
-        targets=targets,
+        run_with=python("run-with"),
+        targets=tuple(many("target")),
         against=against,
         against_models=against_models,
         replicates=one("replicates") or DEFAULT_REPLICATES,

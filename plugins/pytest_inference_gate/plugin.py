@@ -53,6 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not options.is_configured(config) or not config.pluginmanager.hasplugin("benchmark"):
         return
     settings = options.read_settings(config)  # here, so that a bad value is told before anything is collected
+    options.check_targets(settings)
     storing = [name for name in ("compare", "save", "autosave") if config.getoption(f"benchmark_{name}", None)]
     if settings.takes_turns and storing:
         option = "--gate-against" if settings.against else "--gate-against-models"
@@ -66,8 +67,15 @@ def pytest_configure(config: pytest.Config) -> None:
         if not settings.targets:
             directory = benchmark_adapter.device_directory(config, settings.baselines, local_identity().id)
             benchmark_adapter.redirect_storage(config, directory)
-        elif benchmark_adapter.storage_is_default(config):
-            benchmark_adapter.redirect_storage(config, settings.baselines)
+        else:
+            if benchmark_adapter.storage_is_default(config):
+                benchmark_adapter.redirect_storage(config, settings.baselines)
+            benchmark_adapter.postpone_loading(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    benchmark_adapter.resume_comparing(session.config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -187,9 +187,24 @@ def test_a_storage_can_be_moved_once_the_device_is_known(pytester):
     (saved,) = second.rglob("0001_one.json")
     loaded = []
 
-    def load(session):
-        pytest_collection_finish(session)
-        loaded.extend(path.name for path, _ in session.config._benchmarksession.storage.load())
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(config):
+        benchmark_adapter.postpone_loading(config)
 
-    run(pytester, f"--benchmark-storage=file://{first}", "--benchmark-compare", pytest_collection_finish=load)
+    def load(session):
+        assert not session.config._benchmarksession.compared_mapping
+        benchmark_adapter.resume_comparing(session.config)
+        pytest_collection_finish(session)
+        loaded.extend(path.name for path in session.config._benchmarksession.compared_mapping)
+
+    status = run(
+        pytester,
+        f"--benchmark-storage=file://{first}",
+        "--benchmark-compare",
+        "-W",
+        "error::pytest_benchmark.logger.PytestBenchmarkWarning",
+        pytest_configure=pytest_configure,
+        pytest_collection_finish=load,
+    )
+    assert status == 0
     assert loaded == [saved.name]
