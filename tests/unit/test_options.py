@@ -263,14 +263,14 @@ def test_every_twin_works_and_the_command_line_wins(pytester, monkeypatch):
     settings = options.read_settings(config)
     assert options.is_configured(config)
     for name, (_, (value, _)) in VALUES.items():
-        assert _plain(getattr(settings, {"timeout": "timeouts"}.get(name, name))) == expected(value), name
+        assert _plain(getattr(settings, {"timeout": "timeouts", "target": "targets"}.get(name, name))) == expected(value), name
     assert settings.offline is True
     assert (settings.tolerance, settings.default_tolerance) == (None, 0.03)
 
     arguments = [f"--gate-{name.replace('_', '-')}={texts[1]}" for name, (texts, _) in VALUES.items()]
     settings = options.read_settings(pytester.parseconfig(*arguments, "--gate-tolerance=7%"))
     for name, (_, (_, value)) in VALUES.items():
-        assert _plain(getattr(settings, {"timeout": "timeouts"}.get(name, name))) == expected(value), name
+        assert _plain(getattr(settings, {"timeout": "timeouts", "target": "targets"}.get(name, name))) == expected(value), name
     assert settings.tolerance == 0.07
 
 
