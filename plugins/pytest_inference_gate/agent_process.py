@@ -128,7 +128,7 @@ class AgentProcess:
         self._decoder = FrameDecoder()
         self._failure: StageFailed | None = None  # why it is dead
         self._closed = False
-        self._oom_kills = oom_kills()
+        self._oom_kills = self._kills_for_memory()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
             stream.write(f"$ {' '.join(command)}\n".encode())
@@ -275,6 +275,8 @@ class AgentProcess:
         try:
             return act(time.monotonic() + seconds)
         except _OutOfTime:
+            self._end()
+            self._die_if_lost(stage, doing, None)
             self._die(stage, "timeout", f"{doing} took longer than {seconds:g} s, so the agent was stopped")
         except _OutOfMemory as excess:
             limit = self.limits.memory_bytes or 0
@@ -301,17 +303,38 @@ class AgentProcess:
         self._end()
         if stopped:
             self._die(stage, "crash", f"the agent was stopped while {doing}")
+        self._die_if_lost(stage, doing, status)
+        status = self._status_of_agent(status)
         tail = self._log_tail()
         words = _last_words(tail)
         if status < 0:
             name = _signal_name(-status)
-            if -status == signal.SIGKILL and oom_kills() != self._oom_kills:
+            if -status == signal.SIGKILL and self._kills_for_memory() != self._oom_kills:
                 self._die(stage, "oom", f"the system killed the agent for memory while {doing}{words}", name)
             kind: OutcomeKind = "oom" if speaks_of_memory(tail) else "crash"
             hint = ", which was sent by someone else" if -status == signal.SIGKILL else ""
             self._die(stage, kind, f"the agent died of {name}{hint} while {doing}{words}", name)
         kind = "oom" if speaks_of_memory(tail) else "crash"
         self._die(stage, kind, f"the agent left with the exit status {status} while {doing}{words}")
+
+    # What is different where the process that was started here is only the near end of an agent elsewhere.
+
+    def _status_of_agent(self, status: int) -> int:
+        """The agent's exit status, negative for a signal, of that of the process here."""
+        return status
+
+    def _why_lost(self, status: int | None) -> str | None:  # noqa: ARG002  (here there is no connection to lose)
+        """The sentence for a connection that is no more; ``status`` is None where there was no answer in time."""
+        return None
+
+    def _kills_for_memory(self) -> tuple[int, ...]:
+        """Grows when the kernel under the agent kills a process for memory."""
+        return oom_kills()
+
+    def _die_if_lost(self, stage: Stage | None, doing: str, status: int | None) -> None:
+        lost = self._why_lost(status)
+        if lost is not None:
+            self._die(stage, "unreachable", f"{lost} ({doing})")
 
     def _wait_for_exit(self) -> int:
         """Its exit status, negative for a signal. An agent that closed its pipe but lives on is killed."""

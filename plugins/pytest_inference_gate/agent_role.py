@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class RunningAgents:
-    """Every agent of the run, so that none outlives it: not after Ctrl-C, not after an error in another thread."""
+    """Every agent of the run, so that none outlives it: not after Ctrl-C, not after an error in another thread; and every target."""
 
     def __init__(self) -> None:
         self._agents: set[AgentProcess] = set()
+        self._targets: list[Target] = []
         self._lock = threading.Lock()
 
     def add(self, agent: AgentProcess) -> None:
@@ -33,6 +34,19 @@ class RunningAgents:
             agents, self._agents = self._agents, set()
         for agent in agents:
             agent.close()
+
+    def use(self, target: Target) -> None:
+        """Close the target at the end of the run."""
+        with self._lock:
+            self._targets.append(target)
+
+    def finish(self) -> None:
+        """Close the agents, then the targets."""
+        self.close()
+        with self._lock:
+            targets, self._targets = self._targets, []
+        for target in targets:
+            target.close()
 
 
 @dataclass

@@ -6,6 +6,8 @@ What it relies on, beyond documented hooks and options:
   ``disabled``, ``skip``, ``save`` and ``autosave``;
 - ``BenchmarkSession`` reads ``config.option.benchmark_storage`` when it is made, and calls ``storage.save(output_json, name)`` once a
   session, before anything is compared;
+- its storage in files is made by ``type(storage)(path, logger, default_machine_id=...)``, of attributes that the storage has itself;
+- what is compared with is loaded by ``handle_loading()`` of the session, which reads its ``compare`` and calls the hook for each file;
 - a timer given by the ``benchmark`` marker is called once before and once after each round of ``benchmark.pedantic``;
 - a ``benchmark`` fixture whose ``_mode`` is set does not warn that the test never used it.
 
@@ -21,6 +23,7 @@ from typing import Any, cast
 import pytest
 
 DEFAULT_STORAGE = "file://./.benchmarks"
+_postponed_key = pytest.StashKey[Any]()
 CASE_KEY = "inference_gate"  # in a benchmark's extra_info, and at the top of a saved document
 
 
@@ -84,6 +87,31 @@ def storage_is_default(config: pytest.Config) -> bool:
 def redirect_storage(config: pytest.Config, directory: Path) -> None:
     """Make ``directory`` pytest-benchmark's storage. Must run before pytest-benchmark's own ``pytest_configure``."""
     config.option.benchmark_storage = f"file://{directory}"
+
+
+def postpone_loading(config: pytest.Config) -> None:
+    """Have pytest-benchmark compare with nothing until :func:`move_storage`: it loads what it compares with when it is configured."""
+    config.stash[_postponed_key] = config.option.benchmark_compare
+    config.option.benchmark_compare = None
+
+
+def resume_comparing(config: pytest.Config) -> None:
+    """After every plugin was configured: have the option say again what the user said."""
+    if _postponed_key in config.stash:
+        config.option.benchmark_compare = config.stash[_postponed_key]
+
+
+def move_storage(config: pytest.Config, directory: Path) -> None:
+    """Make ``directory`` the storage of a session that exists: the device is known only once a board has been asked."""
+    stores = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "save", "autosave"))
+    if not stores or explicit_storage_directory(config) is None:
+        return  # making a storage makes its folder, which nothing would fill
+    session = _session(config)
+    storage = session.storage
+    session.storage = type(storage)(str(directory), storage.logger, default_machine_id=storage.default_machine_id)
+    if comparing(config) and not session.compare:
+        session.compare = config.option.benchmark_compare
+        session.handle_loading()
 
 
 def explicit_storage_directory(config: pytest.Config) -> Path | None:

@@ -11,7 +11,7 @@ import pytest
 
 from . import benchmark_adapter
 from .baselines import BaselineCase, BaselineSession, devices_with_baselines, find_close_ids, read_sessions
-from .devices import DeviceIdentity, local_identity
+from .devices import DeviceIdentity
 from .errors import BaselineError
 
 
@@ -63,8 +63,8 @@ def load_baseline(config: pytest.Config, directory: Path, device: DeviceIdentity
     return Baseline(directory, tuple(sessions), others)
 
 
-def check_compared_document(machine_info: dict[str, Any], document: dict[str, Any]) -> None:
-    """Refuse what another device wrote, before pytest-benchmark shows it beside this device's figures.
+def check_compared_document(machine_info: dict[str, Any], document: dict[str, Any], current: str) -> None:
+    """Refuse what another device than ``current`` wrote, before pytest-benchmark shows it beside this device's figures.
 
     pytest-benchmark itself warns at every difference of ``machine_info``, such as the processor's clock at that moment. Once the
     gate knows that the device is the same, the recorded description is set to the current one, so that there is nothing to warn of.
@@ -73,7 +73,6 @@ def check_compared_document(machine_info: dict[str, Any], document: dict[str, An
     if not isinstance(block, Mapping):
         return
     recorded = block.get("device", {}).get("id")
-    current = local_identity().id
     if recorded != current:
         raise pytest.UsageError(_foreign("the file that --benchmark-compare names", str(recorded), current))
     document["machine_info"] = machine_info

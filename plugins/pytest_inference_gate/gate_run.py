@@ -111,12 +111,20 @@ class GateRun:
             converting = [(one, partial(self._convert, one)) for one in alive]
             converting += [(one, partial(self._convert_other, other)) for one in alive if (other := self._other_case(one.case))]
             self._side_by_side([(one.case.id, task) for one, task in converting], running)
+        if not self.environment.runtime.target.is_here:
+            with self._phase("send"):
+                for one in alive:
+                    if self.records[one.case.id].outcome.ok and (one.accuracy or one.latency):
+                        self._attempt(one, self._send)
         with self._phase("predict"):
             predicting = [one.case for one in alive if one.accuracy and self.records[one.case.id].outcome.ok]
-            self._side_by_side([(case.id, partial(self._predict, case)) for case in predicting], running)
+            self._side_by_side(
+                [(case.id, partial(self._predict, case)) for case in predicting], running, elsewhere=self._elsewhere
+            )
         self._measure([one.case for one in alive if one.latency and self.records[one.case.id].outcome.ok], decide)
         with self._phase("predict"):
-            self._side_by_side([(one.case.id, partial(self._run_other_alone, one.case)) for one in alive], running)
+            alone = [(one.case.id, partial(self._run_other_alone, one.case)) for one in alive]
+            self._side_by_side(alone, running, elsewhere=self._elsewhere)
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -140,9 +148,20 @@ class GateRun:
             return False
         return True
 
-    def _side_by_side(self, tasks: Sequence[tuple[str, Callable[[], None]]], running: RunningAgents) -> None:
-        """Run the tasks, as many at once as cores and memory allow; a task's ``StageFailed`` becomes the outcome of the case it names."""
-        pool = ThreadPoolExecutor(self._jobs(len(tasks)), thread_name_prefix="inference-gate")
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether the runtime has a machine of its own, of whose cores and memory nothing is known here."""
+        return not self.environment.runtime.target.is_here
+
+    def _side_by_side(
+        self, tasks: Sequence[tuple[str, Callable[[], None]]], running: RunningAgents, *, elsewhere: bool = False
+    ) -> None:
+        """Run the tasks, as many at once as cores and memory allow; a task's ``StageFailed`` becomes the outcome of the case it names.
+
+        ``elsewhere``: they are the work of another machine, which gets them one by one.
+        """
+        jobs = 1 if elsewhere else self._jobs(len(tasks))
+        pool = ThreadPoolExecutor(jobs, thread_name_prefix="inference-gate")
         try:
             pending = {pool.submit(task): case_id for case_id, task in tasks}
             for future in as_completed(pending):
@@ -208,7 +227,15 @@ class GateRun:
         self.preparation.checkpoint(one.case.card)
         self.preparation.evaluation_inputs(one.case.card)
 
-    # ---------------------------------------------------------------- converting, predicting, measuring
+    # ---------------------------------------------------------------- converting, sending, predicting, measuring
+
+    def _send(self, one: WantedCase) -> None:
+        """Before anything runs there: what is sent in the middle of measuring would be measured too."""
+        artifact = self.records[one.case.id].artifact
+        assert artifact is not None
+        put = self.environment.runtime.target.put
+        put(artifact.directory / "payload")
+        put(self.preparation.evaluation_inputs(one.case.card).path)
 
     def _convert(self, one: WantedCase) -> None:
         self.records[one.case.id].artifact = self._preparation_with_converter(one.case, own=True).artifact(one.case)
@@ -296,12 +323,15 @@ class GateRun:
     ) -> numpy.ndarray[Any, Any]:
         import numpy
 
-        target = self.environment.logs / f"{log_name}.npy"
+        found = self.environment.logs / f"{log_name}.npy"
+        target = role.target
+        there = target.place_for(found)
         with role.start(log_name) as agent:
-            agent.load(load_arguments(case, artifact))
-            agent.predict({"inputs": str(inputs.path), "outputs": str(target)})
-        predictions: numpy.ndarray[Any, Any] = numpy.load(target, allow_pickle=False)
-        target.unlink()
+            agent.load(load_arguments(case, artifact, target.put))
+            agent.predict({"inputs": target.put(inputs.path), "outputs": there})
+        target.fetch(there, found)
+        predictions: numpy.ndarray[Any, Any] = numpy.load(found, allow_pickle=False)
+        found.unlink()
         return predictions
 
     def _metric(self, name: str, predictions: numpy.ndarray[Any, Any], labels: numpy.ndarray[Any, Any] | None) -> float:

@@ -93,9 +93,13 @@ class GateSession:
         self.progress = Progress(self.config)
         try:
             start = time.perf_counter()
-            self.environment = open_environment(self.settings, self.selection.extensions, self._running, self._notice)
+            self.environment = open_environment(
+                self.settings, self.selection.extensions, self._running, self._notice, self.progress.step
+            )
             self.phases["probe"] = time.perf_counter() - start
             self._saver = SessionSaver(self._baseline_directory, comparing=self.comparing)
+            if self.settings.targets:
+                benchmark_adapter.move_storage(self.config, self._baseline_directory)
             benchmark_adapter.route_saving(self.config, self._save)
             if self.comparing:
                 self._baseline = load_baseline(self.config, self._baseline_directory, self.environment.device)
@@ -124,6 +128,11 @@ class GateSession:
     def _notice(self, text: str) -> None:
         self.progress.step(text)
         self.notices.append(text)
+
+    @property
+    def device_id(self) -> str | None:
+        """Of the device that is measured; ``None`` before it was probed."""
+        return self.environment.device.id if hasattr(self, "environment") else None
 
     @property
     def _baseline_directory(self) -> Path:
@@ -248,6 +257,7 @@ class GateSession:
                 case,
                 artifact,
                 agent,
+                self.environment.runtime.target,
                 lambda: self.run.preparation.evaluation_inputs(case.card),
                 lambda pictures: preprocess(pictures, case.card, self.selection.scalings),
                 self.run.plan,
@@ -319,7 +329,7 @@ class GateSession:
         broken = [
             {"id": case_id, "outcome": _outcome_block(record.outcome)}
             for case_id, record in self.run.records.items()
-            if not record.outcome.ok and record.outcome.kind not in ("unsupported", "fetch_error")
+            if not record.outcome.ok and record.outcome.kind != "unsupported" and not record.outcome.is_of_the_surroundings
         ]
         output_json[benchmark_adapter.CASE_KEY] = {
             "schema": "inference-gate-session/1",
@@ -442,8 +452,8 @@ class GateSession:
             terminalreporter.write_line(line)
 
     def close(self) -> None:
-        """End every agent that still runs."""
-        self._running.close()
+        """End every agent that still runs, and the connections to boards."""
+        self._running.finish()
 
 
 def reproducing_command(arguments: Sequence[str | os.PathLike[str]], case_id: str) -> str:
@@ -469,4 +479,4 @@ def _stop_for(outcome: Outcome) -> None:
         return
     if outcome.kind == "unsupported":
         pytest.skip(outcome.message)
-    pytest.fail(f"{outcome.kind} in stage {outcome.stage}: {outcome.message}", pytrace=False)
+    pytest.fail(f"{outcome.kind}{f' in stage {outcome.stage}' if outcome.stage else ''}: {outcome.message}", pytrace=False)

@@ -170,19 +170,23 @@ def _judge_failure(outcome: Outcome, *, broken_before: bool, ran_before: bool) -
 
 def _judge_failure_beside(outcome: Outcome, other: OtherSide) -> tuple[Verdict, str]:
     """What the failure of a case means, beside what the other stack made of it."""
-    if outcome.kind == "fetch_error":
+    if outcome.is_of_the_surroundings:
         return Verdict.BROKEN, _in_words(outcome)
     if other.outcome.ok:
         beside = "works with the other stack" if other.ran else "the other stack has what it takes"
         return Verdict.BROKEN, f"{beside}, but with this one: {_in_words(outcome)}"
-    verdict = of_outcome(outcome, broken_in_baseline=other.outcome.kind not in ("unsupported", "fetch_error"))
+    verdict = of_outcome(
+        outcome, broken_in_baseline=not (other.outcome.kind == "unsupported" or other.outcome.is_of_the_surroundings)
+    )
     if verdict is Verdict.KNOWN_BROKEN:
         return verdict, f"broken with both stacks; with this one: {_in_words(outcome)}"
     return verdict, outcome.message if verdict is Verdict.UNSUPPORTED else _in_words(outcome)
 
 
 def _in_words(outcome: Outcome) -> str:
-    return outcome.message if outcome.kind == "unsupported" else f"{outcome.kind} in stage {outcome.stage}: {outcome.message}"
+    if outcome.kind == "unsupported":
+        return outcome.message
+    return f"{outcome.kind}{f' in stage {outcome.stage}' if outcome.stage else ''}: {outcome.message}"
 
 
 def _judge_accuracy(record: CaseRecord) -> AccuracyResult:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from . import verdict
+from .targets.ssh_address import SshAddress
 
 DEFAULT_TOLERANCE = 0.05
 DEFAULT_PAIRED_TOLERANCE = 0.03  # measuring in turns cancels most of what makes a stored baseline need more
@@ -113,6 +114,13 @@ def parse_python(text: str) -> str:
     return str(Path(found).absolute())
 
 
+def parse_target(text: str) -> SshAddress:
+    try:
+        return SshAddress.parse(text)
+    except ValueError as error:
+        raise _BadValue(str(error)) from None
+
+
 @dataclass(frozen=True)
 class _Option:
     name: str  # --gate-<name>
@@ -138,6 +146,13 @@ OPTIONS: tuple[_Option, ...] = (
     _Option("threads", "N,N", "thread counts, instead of the cards'", parse_counts),
     _Option("convert-with", "PYTHON", "interpreter whose converters are used (default: this one)", parse_python),
     _Option("run-with", "PYTHON", "interpreter whose runtimes are measured (default: this one)", parse_python),
+    _Option(
+        "target",
+        "URL",
+        "board whose runtimes are measured, such as ssh://user@board:port (repeatable, but a run has one of them so far)",
+        parse_target,
+        many=True,
+    ),
     _Option(
         "against",
         "PYTHON",
@@ -200,6 +215,7 @@ class Settings:
     threads: tuple[int, ...] | None
     convert_with: str | None
     run_with: str | None
+    targets: tuple[SshAddress, ...]
     against: str | None
     against_models: Path | None
     replicates: int
@@ -306,6 +322,25 @@ def is_configured(config: pytest.Config) -> bool:
     return any("pytest_inference_gate" in str(argument) for argument in config.args)
 
 
+def check_targets(settings: Settings) -> None:
+    """Raise ``pytest.UsageError`` for what a run with a board cannot do."""
+    targets = settings.targets
+    if len(targets) > 1:
+        raise pytest.UsageError(
+            "--gate-target: a run measures on one board so far: run pytest once for each of them, each has baselines of its own"
+        )
+    if targets and settings.run_with is not None:
+        raise pytest.UsageError(
+            "--gate-run-with names a Python of this machine, but with --gate-target a board runs the models: leave it out, and name"
+            f" the board's Python with --gate-target={targets[0].place}?python=PATH"
+        )
+    if targets and settings.against is not None:
+        raise pytest.UsageError(
+            "--gate-against measures in turns with another Python of this machine, which is not the board of --gate-target: save a"
+            " baseline with the one stack of the board and compare the other one with it"
+        )
+
+
 def read_settings(config: pytest.Config) -> Settings:
     """All options with their ini twins. Raises ``pytest.UsageError`` for a value that cannot be used."""
     by_name = {option.name: option for option in OPTIONS if option.metavar is not None}
@@ -341,6 +376,7 @@ def read_settings(config: pytest.Config) -> Settings:
         threads=one("threads"),
         convert_with=python("convert-with"),
         run_with=python("run-with"),
+        targets=tuple(many("target")),
         against=against,
         against_models=against_models,
         replicates=one("replicates") or DEFAULT_REPLICATES,

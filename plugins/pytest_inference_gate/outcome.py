@@ -19,6 +19,8 @@ OutcomeKind = Literal[
     "crash",  # the agent died of a signal or left with an exit status
     "oom",  # the agent was killed for memory, or said itself that memory was not enough
     "timeout",  # the stage did not end in its time
+    "unreachable",  # the board could not be reached, or the connection to it was lost
+    "storage_error",  # the board's disk is full, or nothing can be written there
 ]
 
 
@@ -39,6 +41,11 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return self.kind == "ok"
+
+    @property
+    def is_of_the_surroundings(self) -> bool:
+        """Whether it says nothing of the case itself: a network, a disk or a cable is in the way, and tomorrow it may work."""
+        return self.kind in ("fetch_error", "unreachable", "storage_error")
 
 
 OK = Outcome("ok")

@@ -115,8 +115,9 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
             side = sides[is_candidate]
             with _as_side(is_candidate):
                 agent = agents[is_candidate] = side.role.start(f"{log_name}.{names[is_candidate]}")
-                loaded = agent.load(load_arguments(side.case, side.artifact))
-                warmed[is_candidate] = measure_loaded(agent, side.inputs, warm_up, loaded["seconds"])
+                put = side.role.target.put
+                loaded = agent.load(load_arguments(side.case, side.artifact, put))
+                warmed[is_candidate] = measure_loaded(agent, put(side.inputs.path), warm_up, loaded["seconds"])
         rounds = blocks.rounds_of(max(one.median for one in warmed.values()))
 
         def measure_block(is_candidate: bool) -> list[float]:

@@ -54,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not options.is_configured(config) or not config.pluginmanager.hasplugin("benchmark"):
         return
     settings = options.read_settings(config)  # here, so that a bad value is told before anything is collected
+    options.check_targets(settings)
     storing = [name for name in ("compare", "save", "autosave") if config.getoption(f"benchmark_{name}", None)]
     if settings.takes_turns and storing:
         option = "--gate-against" if settings.against else "--gate-against-models"
@@ -63,8 +64,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if storing and benchmark_adapter.explicit_storage_directory(config) is not None:
         from .devices import local_identity
 
-        directory = benchmark_adapter.device_directory(config, settings.baselines, local_identity().id)
-        benchmark_adapter.redirect_storage(config, directory)
+        # Whose folder it is with a board will be known once the board has been asked; until then it is that of all of them.
+        if not settings.targets:
+            directory = benchmark_adapter.device_directory(config, settings.baselines, local_identity().id)
+            benchmark_adapter.redirect_storage(config, directory)
+        else:
+            if benchmark_adapter.storage_is_default(config):
+                benchmark_adapter.redirect_storage(config, settings.baselines)
+            benchmark_adapter.postpone_loading(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    benchmark_adapter.resume_comparing(session.config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -167,8 +179,10 @@ def pytest_benchmark_compare_machine_info(
 ) -> None:
     if options.is_configured(config):
         from .comparison import check_compared_document
+        from .devices import local_identity
 
-        check_compared_document(machine_info, compared_benchmark)
+        device = config.stash[_session_key].device_id if _session_key in config.stash else None
+        check_compared_document(machine_info, compared_benchmark, device or local_identity().id)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -197,12 +197,16 @@ def artifact_model(artifact: StoredArtifact) -> Path:
     return artifact.directory / "payload" / str(artifact.provenance["model"])
 
 
-def load_arguments(case: Case, artifact: StoredArtifact) -> dict[str, Any]:
+def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], str] = str) -> dict[str, Any]:
+    """What an agent's ``load`` wants; ``put`` is that of the agent's target.
+
+    All that was converted goes there, not the model alone: some formats keep their weights in files beside it.
+    """
     card = case.card
     return {
         "backend": case.backend,
         "precision": case.precision,
-        "model": str(artifact_model(artifact)),
+        "model": f"{put(artifact.directory / 'payload')}/{artifact.provenance['model']}",
         "threads": case.threads,
         "batch": case.batch,
         "input": {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout},

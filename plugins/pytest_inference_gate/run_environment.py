@@ -18,6 +18,7 @@ from .devices import DeviceIdentity, SoftwareUnderTest
 from .errors import GateError
 from .hookspecs import BackendExtension
 from .options import Settings
+from .targets import Target
 from .targets.interpreter import InterpreterTarget
 
 _KEPT_LOGS = 20  # runs
@@ -62,12 +63,16 @@ class RunEnvironment:
 
 
 def open_environment(
-    settings: Settings, extensions: Mapping[str, BackendExtension], running: RunningAgents, notice: Callable[[str], None]
+    settings: Settings,
+    extensions: Mapping[str, BackendExtension],
+    running: RunningAgents,
+    notice: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> RunEnvironment:
-    """Open the store and probe each interpreter once. Raises a ``GateError`` where one of them cannot be used.
+    """Open the store and probe each target once. Raises a ``GateError`` where one of them cannot be used.
 
     Of the two roles, ``--gate-convert-with`` and ``--gate-run-with`` fix one for both stacks; where they say nothing, each stack
-    converts and runs for itself.
+    converts and runs for itself. With ``--gate-target`` the board is the runtime, and what is converted is converted here.
     """
     store = ArtifactStore(settings.store or default_store_root(), notice=notice)
     logs = _make_log_folder(store.root / "logs")
@@ -76,14 +81,23 @@ def open_environment(
 
     known: dict[str, AgentRole] = {}
 
-    def role(python: str, name: str) -> AgentRole:
-        if python not in known:
-            known[python] = AgentRole(InterpreterTarget(python, files), limits, logs, running)
-            known[python].ask(name)
-        return known[python]
+    def role(target: Target, name: str) -> AgentRole:
+        if target.key not in known:
+            running.use(target)
+            known[target.key] = AgentRole(target, limits, logs, running)
+            known[target.key].ask(name)
+        return known[target.key]
+
+    def runtime(python: str) -> Target:
+        if not settings.targets:
+            return InterpreterTarget(settings.run_with or python, files)
+        from .targets.ssh import SshTarget
+
+        return SshTarget(settings.targets[0], files, notice=notice, progress=progress)
 
     def stack(python: str) -> Stack:
-        return Stack(role(settings.convert_with or python, "converter"), role(settings.run_with or python, "runtime"))
+        converter = role(InterpreterTarget(settings.convert_with or python, files), "converter")
+        return Stack(converter, role(runtime(python), "runtime"))
 
     own = stack(sys.executable)
     other = stack(settings.against or sys.executable) if settings.takes_turns else None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .agent_process import AgentProcess
     from .artifacts import StoredArtifact
+    from .targets import Target
 
 
 class Runner:
@@ -32,6 +33,7 @@ class Runner:
         case: Case,
         artifact: StoredArtifact,
         agent: AgentProcess,
+        target: Target,
         evaluation: Callable[[], PreparedInputs],
         preprocess: Callable[[Sequence[Any]], numpy.ndarray[Any, Any]],
         plan: Plan,
@@ -39,12 +41,13 @@ class Runner:
         self.case = case
         self.artifact = artifact
         self._agent = agent
+        self._target = target
         self._evaluation = evaluation
         self._preprocess = preprocess
         self._plan = plan
         self._directory = tempfile.TemporaryDirectory(prefix="inference-gate-")
         try:
-            loaded = agent.load(load_arguments(case, artifact))
+            loaded = agent.load(load_arguments(case, artifact, target.put))
         except BaseException:
             self.close()
             raise
@@ -59,10 +62,12 @@ class Runner:
         shape = tuple(self.case.card.input.shape)
         if inputs.shape[1:] != shape or len(inputs) == 0:
             raise ValueError(f"expected at least one input of shape {shape}, but got an array of shape {inputs.shape}")
-        source, target = Path(self._directory.name) / "inputs.npy", Path(self._directory.name) / "outputs.npy"
+        source, found = Path(self._directory.name) / "inputs.npy", Path(self._directory.name) / "outputs.npy"
         numpy.save(source, numpy.ascontiguousarray(inputs, dtype=numpy.float32))
-        self._agent.predict({"inputs": str(source), "outputs": str(target)})
-        outputs: numpy.ndarray[Any, Any] = numpy.load(target, allow_pickle=False)
+        there = self._target.place_for(found)
+        self._agent.predict({"inputs": self._target.put(source), "outputs": there})
+        self._target.fetch(there, found)
+        outputs: numpy.ndarray[Any, Any] = numpy.load(found, allow_pickle=False)
         return outputs
 
     def predict(self, pictures: Sequence[Any]) -> numpy.ndarray[Any, Any]:
@@ -71,7 +76,7 @@ class Runner:
 
     def measure(self) -> Replicate:
         """One replicate in this agent: warm-up until steady, then the rounds, on the card's own evaluation pictures."""
-        return measure_loaded(self._agent, self._evaluation(), self._plan, self.load_seconds)
+        return measure_loaded(self._agent, self._target.put(self._evaluation().path), self._plan, self.load_seconds)
 
     def close(self) -> None:
         self._agent.close()

@@ -60,8 +60,9 @@ def measure_replicate(
 ) -> Replicate:
     """Start an agent, load, warm up, measure, stop. Raises :class:`StageFailed`."""
     with role.start(log_name) as agent:
-        loaded = agent.load(load_arguments(case, artifact))
-        return measure_loaded(agent, inputs, plan, loaded["seconds"], telemetry=shows_power(role.probe.get("device") or {}))
+        loaded = agent.load(load_arguments(case, artifact, role.target.put))
+        telemetry = shows_power(role.probe.get("device") or {})
+        return measure_loaded(agent, role.target.put(inputs.path), plan, loaded["seconds"], telemetry=telemetry)
 
 
 def shows_power(facts: Mapping[str, Any]) -> bool:
@@ -79,12 +80,13 @@ def telemetry_remarks(replicates: Iterable[Replicate]) -> list[str]:
     ]
 
 
-def measure_loaded(
-    agent: AgentProcess, inputs: PreparedInputs, plan: Plan, load_seconds: float, *, telemetry: bool = False
-) -> Replicate:
-    """Warm up and measure in an agent that has its model loaded, with or without ``telemetry`` beside it. Raises :class:`StageFailed`."""
+def measure_loaded(agent: AgentProcess, inputs: str, plan: Plan, load_seconds: float, *, telemetry: bool = False) -> Replicate:
+    """Warm up and measure in an agent that has its model loaded, with or without ``telemetry`` beside it; ``inputs`` is a path there.
+
+    Raises :class:`StageFailed`.
+    """
     wish: dict[str, Any] = {"telemetry": {}} if telemetry else {}
-    measured = agent.measure({"inputs": str(inputs.path), "warmup": dict(plan.warm_up), "rounds": dict(plan.rounds), **wish})
+    measured = agent.measure({"inputs": inputs, "warmup": dict(plan.warm_up), "rounds": dict(plan.rounds), **wish})
     return Replicate(
         load=load_seconds,
         first_inference=measured["first_inference"],

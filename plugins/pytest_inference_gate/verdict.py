@@ -139,6 +139,6 @@ def of_outcome(outcome: Outcome, *, broken_in_baseline: bool = False) -> Verdict
         return Verdict.FIXED if broken_in_baseline else Verdict.PASS
     if outcome.kind == "unsupported":
         return Verdict.UNSUPPORTED
-    if broken_in_baseline and outcome.kind != "fetch_error":
+    if broken_in_baseline and not outcome.is_of_the_surroundings:
         return Verdict.KNOWN_BROKEN
     return Verdict.BROKEN

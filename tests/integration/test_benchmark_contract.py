@@ -166,3 +166,45 @@ def test_replayed_rounds_are_exactly_what_was_recorded(pytester, recorded):
     written = json.loads((pytester.path / "result.json").read_text())
     assert [benchmark["stats"]["data"] for benchmark in written["benchmarks"]] == recorded
     assert {benchmark["options"]["timer"] for benchmark in written["benchmarks"]} == {"agent_clock"}
+
+
+def test_a_storage_can_be_moved_once_the_device_is_known(pytester):
+    """Sessions are read from, and saved to, the folder that it was moved to; without saving or comparing, no folder is made."""
+    pytester.makepyfile(PEDANTIC)
+    first, second = pytester.path / "all", pytester.path / "all" / "board"
+
+    def pytest_collection_finish(session):
+        benchmark_adapter.move_storage(session.config, second)
+
+    run(pytester, pytest_collection_finish=pytest_collection_finish)
+    assert not second.exists()
+    run(
+        pytester,
+        f"--benchmark-storage=file://{first}",
+        "--benchmark-save=one",
+        pytest_collection_finish=pytest_collection_finish,
+    )
+    (saved,) = second.rglob("0001_one.json")
+    loaded = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(config):
+        benchmark_adapter.postpone_loading(config)
+
+    def load(session):
+        assert not session.config._benchmarksession.compared_mapping
+        benchmark_adapter.resume_comparing(session.config)
+        pytest_collection_finish(session)
+        loaded.extend(path.name for path in session.config._benchmarksession.compared_mapping)
+
+    status = run(
+        pytester,
+        f"--benchmark-storage=file://{first}",
+        "--benchmark-compare",
+        "-W",
+        "error::pytest_benchmark.logger.PytestBenchmarkWarning",
+        pytest_configure=pytest_configure,
+        pytest_collection_finish=load,
+    )
+    assert status == 0
+    assert loaded == [saved.name]

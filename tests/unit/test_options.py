@@ -23,6 +23,7 @@ from pytest_inference_gate.options import (
     parse_size,
     parse_timeout,
 )
+from pytest_inference_gate.targets.ssh_address import SshAddress
 
 PARSERS = (
     parse_share,
@@ -132,6 +133,7 @@ BAD = {
     "threads": ["-1", "1.5"],
     "convert-with": ["no-such-python", "/no/such/python", "~nobody-of-this-name/python"],
     "run-with": ["no-such-python"],
+    "target": ["nano", "ssh://", "ssh://me:secret@nano", "ssh://nano:0", "ssh://nano/home", "ssh://nano?python="],
     "against": ["no-such-python"],
     "budget": ["0", "-1", "2m", "9999999"],
     "replicates": ["0", "five"],
@@ -213,6 +215,7 @@ VALUES = {  # name: (text in the ini file, on the command line), (the setting's 
     "threads": (("1,2", "4"), ((1, 2), (4,))),
     "convert_with": (("bin/python", "bin/python"), ("<ini>/bin/python", "<cwd>/bin/python")),
     "run_with": (("./bin/python", "../bin/python"), ("<ini>/bin/python", "<cwd>/../bin/python")),
+    "target": (("ssh://nano", "ssh://me@orin:22"), ((SshAddress("nano"),), (SshAddress("orin", "me", 22),))),
     "against": (("bin/python", "../bin/python"), ("<ini>/bin/python", "<cwd>/../bin/python")),
     "against_models": (("older", "../older"), ("<ini>/older", "<cwd>/../older")),
     "replicates": (("2", "3"), (2, 3)),
@@ -260,14 +263,14 @@ def test_every_twin_works_and_the_command_line_wins(pytester, monkeypatch):
     settings = options.read_settings(config)
     assert options.is_configured(config)
     for name, (_, (value, _)) in VALUES.items():
-        assert _plain(getattr(settings, {"timeout": "timeouts"}.get(name, name))) == expected(value), name
+        assert _plain(getattr(settings, {"timeout": "timeouts", "target": "targets"}.get(name, name))) == expected(value), name
     assert settings.offline is True
     assert (settings.tolerance, settings.default_tolerance) == (None, 0.03)
 
     arguments = [f"--gate-{name.replace('_', '-')}={texts[1]}" for name, (texts, _) in VALUES.items()]
     settings = options.read_settings(pytester.parseconfig(*arguments, "--gate-tolerance=7%"))
     for name, (_, (_, value)) in VALUES.items():
-        assert _plain(getattr(settings, {"timeout": "timeouts"}.get(name, name))) == expected(value), name
+        assert _plain(getattr(settings, {"timeout": "timeouts", "target": "targets"}.get(name, name))) == expected(value), name
     assert settings.tolerance == 0.07
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional  # noqa: F401
 
-from . import probe
+from . import guard, probe
 from .backends import Backends
 from .failures import AgentError, LoadError, describe
 from .protocol import VERSION, FrameDecoder, ProtocolError, encode_frame, receive
@@ -245,9 +245,17 @@ def main(arguments):
     )
     parser.add_argument("--backend", action="append", default=[], type=backend_file, metavar="NAME=FILE", help="add a backend")
     parser.add_argument("--die-with-parent", action="store_true", help="end when the starting thread ends (Linux)")
+    parser.add_argument(
+        "--guard", action="store_true", help="have a process beside that ends the agent with its client, for use over a network"
+    )
+    parser.add_argument(
+        "--memory-limit", type=int, metavar="BYTES", help="with --guard: most memory for the agent and its children"
+    )
     options = parser.parse_args(arguments)
     if options.die_with_parent:
         die_with_parent()
+    if options.guard:
+        guard.start(options.memory_limit)
     backends = Backends(dict(options.backend))
     if os.isatty(0):
         parser.error("standard input is a terminal: an agent is started by pytest-inference-gate, which speaks to it in frames")

@@ -37,6 +37,8 @@ _OUTCOME_NEXT = {
     "run_error": "read the log; the runtime took the model but could not run it",
     "crash": "read the log for the last operation before the crash, and report it to the runtime's makers with the artifact",
     "oom": "free memory, use a smaller batch, or raise --gate-memory-limit",
+    "unreachable": "see that the board is on, cool and well supplied, and that its link holds; then run the case again",
+    "storage_error": "free space on the board, or let its ~/.cache be written; then run the case again",
     "timeout": "read the log for where it hangs, or allow it more with --gate-timeout=STAGE=SECONDS",
 }
 

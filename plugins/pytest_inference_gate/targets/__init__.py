@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 
 class Target(Protocol):
-    """A place that can start agents."""
+    """A place that can start agents, and the ways of files to it and back.
+
+    On this machine a file's path is the same for an agent, so nothing is copied; elsewhere :meth:`put` sends it once. Each of the
+    methods raises :class:`~pytest_inference_gate.outcome.StageFailed` where the place is out of reach or has no room.
+    """
 
     @property
     def name(self) -> str:
@@ -20,5 +24,21 @@ class Target(Protocol):
     def key(self) -> str:
         """Equal for targets that start equal agents."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its agents share processor, memory and disk with this process."""
+
     def start_agent(self, log: Path, limits: Limits) -> AgentProcess:
-        """A new agent. Raises :class:`~pytest_inference_gate.outcome.StageFailed` where none comes up."""
+        """A new agent; what it prints is appended to ``log``, which is here."""
+
+    def put(self, path: Path) -> str:
+        """The path by which an agent finds the file, or the folder with all that is in it."""
+
+    def place_for(self, path: Path) -> str:
+        """The path that an agent shall write to, for what is wanted at ``path``."""
+
+    def fetch(self, there: str, path: Path) -> None:
+        """Have at ``path`` what an agent wrote to ``there``, as :meth:`place_for` had named it."""
+
+    def close(self) -> None:
+        """Give back whatever is held open. No agent may be running any more."""

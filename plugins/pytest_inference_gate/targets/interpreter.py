@@ -35,6 +35,8 @@ class InterpreterTarget:
         self.python = _find_python(python)
         self.extra_backends = dict(extra_backends)
 
+    is_here = True
+
     @property
     def is_own(self) -> bool:
         """Whether it is the interpreter that runs pytest. Links are not followed: a virtual environment's Python is one, too."""
@@ -70,6 +72,18 @@ class InterpreterTarget:
         from ..agent_process import AgentProcess
 
         return AgentProcess(self.command, log, limits, environment=self.environment())
+
+    def put(self, path: Path) -> str:
+        return str(path)
+
+    def place_for(self, path: Path) -> str:
+        return str(path)
+
+    def fetch(self, there: str, path: Path) -> None:
+        """Nothing: it lies there already."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 def _find_python(python: Path | str) -> str:

@@ -1,0 +1,137 @@
+"""Whole sessions with a board: what `--gate-target` makes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ssh_server import LoopbackBoard
+
+
+@pytest.fixture
+def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackBoard]:
+    with tempfile.TemporaryDirectory(prefix="board-") as folder:
+        board = LoopbackBoard(Path(folder))
+        board.start()
+        monkeypatch.setenv("INFERENCE_GATE_SSH", board.environment["INFERENCE_GATE_SSH"])
+        yield board
+        board.stop()
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def verdicts(document):
+    return {case["id"]: (case["verdict"], case["outcome"]["kind"]) for case in document["cases"]}
+
+
+def test_a_board_gives_the_verdicts_of_a_local_run(linear_project, board):
+    linear_project.write_card(precisions=("fp32", "int8"))
+    local, here = linear_project.gate_json()
+    remote, there = linear_project.gate_json(f"--gate-target={board.url}")
+    assert local.ret == remote.ret == 0
+    assert verdicts(there) == verdicts(here) == {f"linear-linear-{name}-b1-t1": ("pass", "ok") for name in ("fp32", "int8")}
+    keys = ("verdict", "top1", "n", "lost", "won", "agreement")
+    one, other = ([[case["accuracy"][key] for key in keys] for case in document["cases"]] for document in (here, there))
+    assert one == other
+    assert "send" in there["phases"] and "send" not in here["phases"]
+    assert {"agent.pyz", "inputs.npy", "payload", "linear_backend.py"} <= board.kept()
+    assert wait_until(lambda: not board.processes())
+    assert list((board.home / ".cache" / "inference-gate" / "board" / "runs").iterdir()) == []
+
+
+def test_the_baseline_is_the_board_s(linear_project, board):
+    if shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a board with fewer cores than this machine takes taskset and two cores")
+    board.before("taskset -p -c 0 $$ >/dev/null")
+    linear_project.ini(gate_target=board.url)
+    linear_project.save()
+    (session,) = linear_project.sessions()
+    assert "1core" in session.parent.name
+    assert [path.name for path in linear_project.baselines.iterdir()] == [session.parent.name]
+    result, document = linear_project.gate_json("--benchmark-compare")
+    assert result.ret == 0, result.stdout.str()
+    assert document["mode"] == "compare" and document["device"]["id"] == session.parent.name
+    assert [session["name"] for session in document["compared_sessions"]] == ["0001_before"]
+    board.before("")  # all cores again: another device
+    result, document = linear_project.gate_json("--benchmark-compare")
+    assert result.ret != 0
+    assert {verdict for verdict, _ in verdicts(document).values()} == {"no_baseline"}
+
+
+def test_a_board_that_goes_away_costs_one_case(linear_project, board):
+    linear_project.write_card(precisions=("fp32", "int8"))
+    # Of the agents that are started there, the first one is for probing and each case has one that predicts.
+    count = board.folder / "count"
+    board.before(
+        f'case "$SSH_ORIGINAL_COMMAND" in *agent.pyz*--guard*) echo x >> {count};'
+        f' if [ "$(wc -l < {count})" = 3 ]; then kill -9 $PPID; fi;; esac'
+    )
+    result, document = linear_project.gate_json(f"--gate-target={board.url}", "--benchmark-save=x")
+    assert result.ret == 1
+    assert sorted(verdicts(document).values()) == [("broken", "unreachable"), ("pass", "ok")]
+    assert any("was lost; trying for" in notice for notice in document["notices"])
+    result.stdout.fnmatch_lines(["*unreachable: *was lost*"])
+    (session,) = linear_project.sessions()
+    assert json.loads(session.read_text())["inference_gate"]["broken"] == []
+
+
+def test_an_agent_that_dies_there_costs_one_case(linear_project, board):
+    linear_project.write_model("other", load="crash")
+    linear_project.write_card("other")
+    result, document = linear_project.gate_json(f"--gate-target={board.url}")
+    assert result.ret == 1
+    assert verdicts(document) == {
+        "linear-linear-fp32-b1-t1": ("pass", "ok"),
+        "other-linear-fp32-b1-t1": ("broken", "crash"),
+    }
+    (case,) = (case for case in document["cases"] if case["model"] == "other")
+    assert case["outcome"]["signal"] == "SIGABRT"
+
+
+def test_the_runner_fixture_asks_the_board(linear_project, board):
+    (linear_project.path / "test_own.py").write_text(
+        "import numpy\n"
+        "def test_zero(runner):\n"
+        "    one, two = (runner.predict_prepared(numpy.full((3, 4, 4, 1), value, dtype='float32')) for value in (0, 1))\n"
+        "    assert one.shape == (3, 5) and not one.any() and two.any()\n"
+        "    assert runner.measure().rounds\n"
+    )
+    result = linear_project.run(f"--gate-target={board.url}", "test_own.py")
+    result.assert_outcomes(passed=1)
+    assert "outputs.npy" not in board.kept()
+
+
+def test_a_board_that_cannot_be_used_ends_the_run_with_a_sentence(linear_project, board):
+    board.know(None)
+    result = linear_project.run(f"--gate-target={board.url}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{board.url} cannot be used as the runtime: the host key of * is not known here: run `ssh *"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--gate-target=ssh://a", "--gate-target=ssh://b"], "run pytest once for each"),
+        (["--gate-target=nano"], "is not ssh://user@board"),
+        (
+            ["--gate-target=ssh://a", "--gate-run-with=python3"],
+            "name the board's Python with --gate-target=ssh://a[?]python=PATH",
+        ),
+        (["--gate-target=ssh://a", "--gate-against=python3"], "not the board of --gate-target"),
+    ],
+)
+def test_what_cannot_be_combined(linear_project, arguments, says):
+    result = linear_project.run(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{says}*"])
