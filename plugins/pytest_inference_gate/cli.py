@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import baseline_commands, doctor
+from . import baseline_commands, doctor, published_command
 from .errors import GateError
 
 USAGE = 2
@@ -41,4 +41,5 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     doctor.add_parser(commands)
     baseline_commands.add_parser(commands)
+    published_command.add_parser(commands)
     return parser

@@ -38,6 +38,7 @@ from .session_saver import SessionSaver
 from .verdict import gate_is_red
 
 if TYPE_CHECKING:
+    from .published import PublishedFigure
     from .runner import Runner
     from .zoo import FetchedCheckpoint
 
@@ -155,6 +156,7 @@ class GateSession:
         found = {record.case.id: decision for record in wanting if (decision := self._decide(record, final=True)) is not None}
         decisions = correct_for_family(found)
         self.notices += self._shallowness(decisions)
+        published = self._published()
         for case_id, wanted in self.selection.wanted.items():
             record = self.run.records[case_id]
             record.nodeids = [item.nodeid for item in wanted.items]
@@ -166,8 +168,21 @@ class GateSession:
                 wants_accuracy=wanted.accuracy,
                 invalid=self._veto(record, decisions.get(case_id)),
             )
+            self.results[case_id].published = published.get(case_id, ())
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[case_id])
         self.notices += self._machine_remarks(wanting, decisions.values())
+
+    def _published(self) -> dict[str, list[PublishedFigure]]:
+        """What others have published for this board, by case. A file that cannot be read keeps nobody from gating."""
+        from .published import figures_file, figures_for, read_figures
+
+        try:
+            figures = read_figures(figures_file())
+        except GateError as error:
+            self.notices.append(f"no published figures are shown: {error}")
+            return {}
+        cases = {case_id: wanted.case for case_id, wanted in self.selection.wanted.items()}
+        return {case_id: figures_for(figures, self.environment.device, case) for case_id, case in cases.items()}
 
     def _veto(self, record: CaseRecord, decision: LatencyDecision | None) -> str | None:
         """Why the latency of a case cannot be trusted: what happened to the machine meanwhile, or since the baseline."""

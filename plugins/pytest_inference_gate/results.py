@@ -12,6 +12,7 @@ from .accuracy import AccuracyDecision, AccuracyFigures
 from .cases import Case
 from .decision import LatencyDecision
 from .outcome import OK, Outcome
+from .published import PublishedFigure
 from .verdict import Verdict, run_is_red, worst
 
 Mode = Literal["measure", "compare", "against"]
@@ -128,7 +129,8 @@ class CaseResult:
     """One row of the result.
 
     ``verdict`` and ``reason`` are what the whole case comes to; :meth:`conclude` works them out of the parts. ``variant`` is None
-    for most cases; ``nodeids`` are the tests that were about this case.
+    for most cases; ``nodeids`` are the tests that were about this case. ``published``: what others measured on such a board, which has no
+    say in any verdict.
     """
 
     id: str
@@ -146,6 +148,7 @@ class CaseResult:
     accuracy: AccuracyResult | None = None
     artifact: ArtifactResult | None = None
     peak_rss_bytes: int | None = None
+    published: Sequence[PublishedFigure] = ()
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:

@@ -83,6 +83,7 @@ def test_the_wheel_holds_all_that_runs_without_a_clone_and_no_litter(wheel):
     cards = {path.name for path in (ROOT / "models").glob("*.toml")}
     assert cards and {f"{PACKAGE}/models/{card}" for card in cards} <= names
     assert f"{PACKAGE}/models/digits/evaluation.npz" in names
+    assert f"{PACKAGE}/published_figures/figures.csv" in names
     assert all(name.startswith((f"{PACKAGE}/", f"{PACKAGE.replace('-', '_')}-")) for name in names)
     assert not [name for name in names if name.endswith(".pyc") or "__pycache__" in name or ".lock" in Path(name).suffix]
     assert "inference_gate = pytest_inference_gate.plugin" in entry_points

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..atomic_files import explained, write_atomically
 from ..errors import GateError
+from ..published import PublishedFigure
 from ..results import AccuracyResult, ArtifactResult, CaseResult, LatencyResult, OtherStack, RunResult
 
 SCHEMA = "inference-gate/1"
@@ -107,6 +108,7 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "accuracy": None if case.accuracy is None else _accuracy(case.accuracy),
         "artifact": None if case.artifact is None else _artifact(case.artifact),
         "memory": {"peak_rss_bytes": case.peak_rss_bytes},
+        "published": [_published(figure) for figure in case.published],
     }
 
 
@@ -179,6 +181,21 @@ def _artifact(artifact: ArtifactResult) -> dict[str, Any]:
         "size_bytes": artifact.size_bytes,
         "convert_seconds": artifact.convert_seconds,
         "cached": artifact.cached,
+    }
+
+
+def _published(figure: PublishedFigure) -> dict[str, Any]:
+    value, unit = figure.in_si or (None, None)
+    return {
+        "source": figure.source,
+        "device": figure.device,
+        "software": figure.software,
+        "model": figure.model,
+        "metric": figure.metric,
+        "value": value,
+        "unit": unit,
+        "as_published": figure.as_published,
+        "note": figure.note,
     }
 
 

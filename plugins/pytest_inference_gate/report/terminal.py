@@ -36,13 +36,18 @@ def colour_of(verdict: Verdict, relaxed: frozenset[str] = frozenset()) -> Colour
 
 
 def summary_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup, now: datetime | None = None) -> list[str]:
-    """Everything that is printed at the end of a run: what was compared, table, reasons, notices, cost, times, and the last line.
+    """Everything that is printed at the end of a run: what was compared, table, figures of others, reasons, notices, cost, times, end.
 
     Lines are at most ``width`` characters long, markup not counted, except where a single word is longer. ``now`` is the moment from
     which the age of the baseline's sessions is told, with its time zone; by default, this one.
     """
     lines = _compared_lines(run, width, now or datetime.now(timezone.utc))
-    for block in (table_lines(run, width=width, markup=markup), _reasons(run, width, markup), _notes(run, width)):
+    for block in (
+        table_lines(run, width=width, markup=markup),
+        _published(run, width),
+        _reasons(run, width, markup),
+        _notes(run, width),
+    ):
         if block:
             lines += ["", *block] if lines else block
     if lines:
@@ -348,6 +353,15 @@ def _reasons(run: RunResult, width: int, markup: Markup) -> list[str]:
         before, separator, after = first.partition(f": {verdict}")
         coloured = f": {markup(verdict.value, colour_of(verdict, run.relaxed))}" if separator else ""
         lines += [before + coloured + after, *rest]
+    return lines
+
+
+def _published(run: RunResult, width: int) -> list[str]:
+    """What others measured on such a board, a line for each figure; no line where nothing is known."""
+    lines = []
+    for case in run.cases:
+        for figure in case.published:
+            lines += _wrapped(f"published for this board: {case.id}: {figure.sentence}", width, indent="    ")
     return lines
 
 
