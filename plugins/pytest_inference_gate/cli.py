@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import baseline_commands, doctor, published_command
+from . import baseline_commands, bundle_command, doctor, published_command
 from .errors import GateError
 
 USAGE = 2
@@ -16,7 +16,11 @@ INTERRUPTED = 130  # what a shell gives a command that was ended by SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 good, 1 something to change, 2 a wrong question."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options, more = parser.parse_known_args(arguments)
+    if more and not getattr(options, "takes_more", False):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    options.more = more
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -41,5 +45,6 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     doctor.add_parser(commands)
     baseline_commands.add_parser(commands)
+    bundle_command.add_parser(commands)
     published_command.add_parser(commands)
     return parser

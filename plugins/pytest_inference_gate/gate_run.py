@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .accuracy import FLOAT_REFERENCE, OTHER_STACK, compare_predictions
 from .agent_role import AgentRole, RunningAgents
 from .artifacts import StoredArtifact
+from .backends import builds_on_device
 from .case_selection import Scalings, WantedCase
 from .cases import Case
 from .devices import Condition
@@ -34,6 +35,7 @@ from .sweep import Plan, measure_replicate, sweep, telemetry_remarks
 if TYPE_CHECKING:
     import numpy
 
+    from .bundle_export import BundleRequest
     from .cards import ModelCard
     from .decision import LatencyDecision
     from .options import Settings
@@ -102,15 +104,7 @@ class GateRun:
         Raises a ``GateError`` for what keeps any case from being prepared, such as a full disk.
         """
         self._compares = compares
-        alive = [one for one in self._wanted.values() if one.anything]
-        with self._phase("fetch"):
-            alive = [
-                one for one in alive if self._attempt(one, self._require_runtime) and self._attempt(one, self._fetch_and_prepare)
-            ]
-        with self._phase("convert"):
-            converting = [(one, partial(self._convert, one)) for one in alive]
-            converting += [(one, partial(self._convert_other, other)) for one in alive if (other := self._other_case(one.case))]
-            self._side_by_side([(one.case.id, task) for one, task in converting], running)
+        alive = self._fetch_and_convert(running, require=self._require_runtime)
         if not self.environment.runtime.target.is_here:
             with self._phase("send"):
                 for one in alive:
@@ -125,6 +119,51 @@ class GateRun:
         with self._phase("predict"):
             alone = [(one.case.id, partial(self._run_other_alone, one.case)) for one in alive]
             self._side_by_side(alone, running, elsewhere=self._elsewhere)
+
+    def _fetch_and_convert(
+        self, running: RunningAgents, *, require: Callable[[WantedCase], None] = lambda _: None
+    ) -> list[WantedCase]:
+        """The cases whose checkpoints and inputs are here; those that could be converted have their artifacts."""
+        alive = [one for one in self._wanted.values() if one.anything]
+        with self._phase("fetch"):
+            alive = [one for one in alive if self._attempt(one, require) and self._attempt(one, self._fetch_and_prepare)]
+        with self._phase("convert"):
+            converting = [(one, partial(self._convert, one)) for one in alive]
+            converting += [(one, partial(self._convert_other, other)) for one in alive if (other := self._other_case(one.case))]
+            self._side_by_side([(one.case.id, task) for one, task in converting], running)
+        return alive
+
+    def export(self, running: RunningAgents, request: BundleRequest) -> list[str]:
+        """Fetch and convert, and write what a board needs into a bundle; returns lines for the user.
+
+        Whether the board can run a case is found out there. Raises a ``GateError`` where nothing is left to be measured.
+        """
+        from .bundle_export import BundleCase, BundleError, BundleFiles, lines_of, write_bundle
+
+        files, cases = BundleFiles(), []
+        for one in self._fetch_and_convert(running, require=_require_no_building):
+            record = self.records[one.case.id]
+            if record.artifact is None or not record.outcome.ok or not (one.accuracy or one.latency):
+                continue
+            load = load_arguments(one.case, record.artifact, files.put)
+            inputs = files.put(self.preparation.evaluation_inputs(one.case.card).path)
+            cases.append(BundleCase(one.case.id, load, inputs, one.accuracy, one.latency, record.artifact.digest))
+        left_out = {case_id: record.outcome.message for case_id, record in self.records.items() if not record.outcome.ok}
+        if not cases:
+            reasons = "; ".join(f"{case_id}: {reason}" for case_id, reason in left_out.items())
+            raise BundleError(f"no case could be exported: {reasons or 'no selected test predicts or measures'}")
+        write_bundle(
+            request.path,
+            cases,
+            files,
+            measure={"warmup": self.plan.warm_up, "rounds": self.plan.rounds},
+            replicates=request.replicates,
+            seed=self._seed,
+            seconds=self._settings.timeouts,
+            memory_limit=self._settings.memory_limit,
+            backends=self.environment.extra_backends,
+        )
+        return list(lines_of(request.path, cases, left_out, request.replicates))
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -350,11 +389,14 @@ class GateRun:
             return
         order = random.Random(self._seed)
         self._progress.step(f"measuring in the order of --gate-seed={self._seed}")
+        here = self.environment.runtime.target.is_here
         self.condition_before = Condition.now()
         with MachineWatch(self.environment.runtime) as watch:
             self._measure_all(cases, decide, order, watch)
             watch.read()
         self.condition_after = Condition.now()
+        if not here:
+            self.condition_before, self.condition_after = watch.before, watch.after
         self.canary = watch.as_dict()
         self.notes += watch.remarks
         self.notes += telemetry_remarks(replicate for case in cases for replicate in self.records[case.id].all_replicates)
@@ -376,11 +418,22 @@ class GateRun:
     def _at_first(self, record: CaseRecord) -> int:
         """How many replicates are taken before anything is looked at: all of them where there is nothing to stop early for."""
         compares = self._takes_turns(record) or self._compares(record.case)
-        return min(EARLIEST, self._settings.replicates) if compares else self._settings.replicates
+        if not compares:
+            return self._settings.replicates if self._recorded is None else self._recorded
+        first = min(EARLIEST, self._settings.replicates)
+        return first if self._recorded is None else min(first, self._recorded)
+
+    @property
+    def _recorded(self) -> int | None:
+        """How many replicates of a case there are of a board that cannot be asked any more; ``None`` where it can."""
+        recording = self.environment.runtime.target.recording
+        return None if recording is None else recording.replicates
 
     def _more(self, record: CaseRecord, decide: Decide) -> int:
         decision = decide(record)
         wanted = max(0, self._settings.replicates - record.measured) if decision is None else decision.wanted
+        if self._recorded is not None:
+            return min(wanted, self._recorded - record.measured)
         if record.measured < self._settings.replicates or not record.cost:
             return wanted
         affordable = int((self._settings.budget - record.cost) / (record.cost / record.measured))
@@ -451,3 +504,10 @@ class GateRun:
             return
         other.ran = True
         record.pairs.append(pair)
+
+
+def _require_no_building(one: WantedCase) -> None:
+    """What is built on the very device that runs it cannot be converted here and measured there."""
+    if builds_on_device(one.case.backend):
+        message = f"{one.case.backend} builds on the device that runs it, which a bundle does not do yet: reach the board by ssh"
+        raise StageFailed(Outcome("unsupported", "convert", message))

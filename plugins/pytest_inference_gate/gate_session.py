@@ -19,6 +19,7 @@ from . import benchmark_adapter
 from .agent_role import RunningAgents
 from .artifacts import StoredArtifact
 from .baselines import BaselineSession
+from .bundle_command import Export
 from .case_selection import CaseSelection, case_id_of
 from .cases import Case
 from .checks import AccuracyCheck, LatencyCheck, Messages
@@ -35,7 +36,7 @@ from .progress import Progress
 from .results import CaseResult, ComparedSession, DeviceResult, Mode, OtherStack, RunResult
 from .run_environment import RunEnvironment, open_environment
 from .session_saver import SessionSaver
-from .verdict import gate_is_red
+from .verdict import Verdict, gate_is_red
 
 if TYPE_CHECKING:
     from .published import PublishedFigure
@@ -79,6 +80,9 @@ class GateSession:
         self._prepared = False
         self._stopped = False  # by the user or by an error of pytest's own, before all tests had run
         self._run_result: RunResult | None = None
+        exports = [plugin for plugin in config.pluginmanager.get_plugins() if isinstance(plugin, Export)]
+        self._exporting = exports[0].request if exports else None
+        self._exported: Sequence[str] = ()
 
     @property
     def cases(self) -> dict[str, Case]:
@@ -116,6 +120,9 @@ class GateSession:
                 self.progress,
                 self.phases,
             )
+            if self._exporting is not None:
+                self._exported = self.run.export(self._running, self._exporting)
+                return
             self.run.execute(self._running, self._decide, self._compares)
             self.notices += self.run.notes
             self._judge()
@@ -171,6 +178,12 @@ class GateSession:
             self.results[case_id].published = published.get(case_id, ())
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[case_id])
         self.notices += self._machine_remarks(wanting, decisions.values())
+        recording = self.environment.runtime.target.recording
+        if recording is not None and any(decision.verdict is Verdict.INCONCLUSIVE for decision in decisions.values()):
+            self.notices.append(
+                f"the bundle measured each case {recording.replicates} times at most, and what that leaves open cannot be measured here: "
+                f"measure with more replicates, by inference-gate bundle export --replicates={2 * recording.replicates}"
+            )
 
     def _published(self) -> dict[str, list[PublishedFigure]]:
         """What others have published for this board, by case. A file that cannot be read keeps nobody from gating."""
@@ -375,7 +388,7 @@ class GateSession:
     def finish(self, session: pytest.Session) -> None:
         """Decide the run's exit status and write the JSON result. Called before pytest-benchmark saves and compares."""
         wanted = self.selection.wanted.values()
-        if not wanted or self.config.option.collectonly:
+        if not wanted or self.config.option.collectonly or self._exporting is not None:
             return
         used = self.run.used if self._prepared else set()
         if session.exitstatus == pytest.ExitCode.OK and not used and any(one.anything for one in wanted):
@@ -450,6 +463,8 @@ class GateSession:
 
     def report(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table, and below it what needs saying."""
+        for line in self._exported:
+            terminalreporter.write_line(line)
         if self._run_result is None:
             return
         from .report.terminal import summary_lines

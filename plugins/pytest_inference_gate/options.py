@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from . import verdict
+from .targets.bundle_address import PREFIX, BundleAddress
 from .targets.ssh_address import SshAddress
 
 DEFAULT_TOLERANCE = 0.05
@@ -114,8 +115,10 @@ def parse_python(text: str) -> str:
     return str(Path(found).absolute())
 
 
-def parse_target(text: str) -> SshAddress:
+def parse_target(text: str) -> SshAddress | BundleAddress:
     try:
+        if text.startswith(PREFIX):
+            return BundleAddress.parse(text)
         return SshAddress.parse(text)
     except ValueError as error:
         raise _BadValue(str(error)) from None
@@ -149,7 +152,8 @@ OPTIONS: tuple[_Option, ...] = (
     _Option(
         "target",
         "URL",
-        "board whose runtimes are measured, such as ssh://user@board:port (repeatable, but a run has one of them so far)",
+        "board whose runtimes are measured: ssh://user@board:port, or bundle:FILE.results.zip for what a bundle has measured there "
+        "(repeatable, but a run has one of them so far)",
         parse_target,
         many=True,
     ),
@@ -215,7 +219,7 @@ class Settings:
     threads: tuple[int, ...] | None
     convert_with: str | None
     run_with: str | None
-    targets: tuple[SshAddress, ...]
+    targets: tuple[SshAddress | BundleAddress, ...]
     against: str | None
     against_models: Path | None
     replicates: int

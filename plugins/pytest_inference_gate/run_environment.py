@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .errors import GateError
 from .hookspecs import BackendExtension
 from .options import Settings
 from .targets import Target
+from .targets.bundle_address import BundleAddress
 from .targets.interpreter import InterpreterTarget
 
 _KEPT_LOGS = 20  # runs
@@ -41,13 +42,15 @@ class Stack:
 
 @dataclass(frozen=True)
 class RunEnvironment:
-    """``logs`` is this run's own folder; ``other`` is what is measured in turns with ``stack``."""
+    """``logs`` is this run's own folder; ``other`` is what is measured in turns with ``stack``; ``extra_backends``
+    are the files of the backends that hooks add, by name."""
 
     store: ArtifactStore
     logs: Path
     stack: Stack
     device: DeviceIdentity
     other: Stack | None = None
+    extra_backends: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def converter(self) -> AgentRole:
@@ -91,9 +94,14 @@ def open_environment(
     def runtime(python: str) -> Target:
         if not settings.targets:
             return InterpreterTarget(settings.run_with or python, files)
+        address = settings.targets[0]
+        if isinstance(address, BundleAddress):
+            from .targets.bundle import BundleTarget
+
+            return BundleTarget(address, notice=notice)
         from .targets.ssh import SshTarget
 
-        return SshTarget(settings.targets[0], files, notice=notice, progress=progress)
+        return SshTarget(address, files, notice=notice, progress=progress)
 
     def stack(python: str) -> Stack:
         converter = role(InterpreterTarget(settings.convert_with or python, files), "converter")
@@ -101,7 +109,7 @@ def open_environment(
 
     own = stack(sys.executable)
     other = stack(settings.against or sys.executable) if settings.takes_turns else None
-    return RunEnvironment(store, logs, own, DeviceIdentity.from_facts(own.runtime.probe["device"]), other)
+    return RunEnvironment(store, logs, own, DeviceIdentity.from_facts(own.runtime.probe["device"]), other, files)
 
 
 def _make_log_folder(root: Path) -> Path:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..agent_process import AgentProcess, Limits
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How often each case was measured at most, and the machine's condition read, before the board was out of reach."""
+
+    replicates: int
+    readings: int
 
 
 class Target(Protocol):
@@ -27,6 +36,10 @@ class Target(Protocol):
     @property
     def is_here(self) -> bool:
         """Whether its agents share processor, memory and disk with this process."""
+
+    @property
+    def recording(self) -> Recording | None:
+        """What there is of a board that cannot be asked any more; ``None`` where agents run."""
 
     def start_agent(self, log: Path, limits: Limits) -> AgentProcess:
         """A new agent; what it prints is appended to ``log``, which is here."""

@@ -36,6 +36,7 @@ class InterpreterTarget:
         self.extra_backends = dict(extra_backends)
 
     is_here = True
+    recording = None
 
     @property
     def is_own(self) -> bool:

@@ -79,6 +79,7 @@ class SshTarget:
     """
 
     is_here = False
+    recording = None
 
     def __init__(
         self,
