@@ -96,6 +96,8 @@ class GateSession:
         if not self.selection.wanted:
             return
         self.progress = Progress(self.config)
+        if self._exporting is not None and self.settings.targets:
+            raise pytest.UsageError("a bundle is written for a board that cannot be reached: leave out --gate-target")
         try:
             start = time.perf_counter()
             self.environment = open_environment(
