@@ -338,6 +338,11 @@ def check_targets(settings: Settings) -> None:
             "--gate-run-with names a Python of this machine, but with --gate-target a board runs the models: leave it out, and name"
             f" the board's Python with --gate-target={targets[0].place}?python=PATH"
         )
+    if targets and isinstance(targets[0], BundleAddress) and settings.against_models is not None:
+        raise pytest.UsageError(
+            "--gate-against-models measures in turns, which nobody can ask of the board of a bundle any more: leave it out, or reach the"
+            " board by ssh"
+        )
     if targets and settings.against is not None:
         raise pytest.UsageError(
             "--gate-against measures in turns with another Python of this machine, which is not the board of --gate-target: save a"
