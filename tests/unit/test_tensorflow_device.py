@@ -1,4 +1,4 @@
-"""TensorFlow kept to the CPU, or to one GPU, in each of the releases that have a way of their own: over stand-ins that note what is asked."""
+"""TensorFlow kept to the CPU, or to one GPU, as each release has it: over stand-ins that note what is asked of them."""
 
 from __future__ import annotations
 
