@@ -260,7 +260,7 @@ def _seeded(tf, request):
     tf.keras.utils.set_random_seed(seed)
     model = _build(tf, request)
     generator = numpy.random.RandomState(seed)
-    pictures = _smooth_pictures(generator, 16, tuple(request["input"]["shape"]))
+    pictures = smooth_pictures(generator, 16, tuple(request["input"]["shape"]))
     _settle_normalization(tf, model, pictures, generator)
     _tell_classes_apart(tf, model, pictures)
     return _of_model(tf, model)
@@ -329,7 +329,7 @@ def _layers(model):
     return found
 
 
-def _smooth_pictures(generator, count, shape):
+def smooth_pictures(generator, count, shape):
     # type: (Any, int, Tuple[int, ...]) -> Any
     """Random pictures (float32, -1 to 1) in which neighbours are alike, each of its own brightness."""
     import numpy
