@@ -213,6 +213,8 @@ def _build(tf, request):
     if not architecture:
         raise BuildError("a checkpoint of the format %r needs an architecture" % request["source"]["format"])
     parts = architecture["function"].split(".")
+    if parts[0] == "torchvision":
+        raise Unsupported("%s is an architecture of PyTorch, which TensorFlow does not make" % architecture["function"])
     constructor = tf.keras
     for part in parts[1:]:
         constructor = None if part.startswith("_") else getattr(constructor, part, None)
