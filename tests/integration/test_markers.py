@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -183,6 +184,26 @@ def test_options_and_device_are_what_an_artifact_is_made_of(project: DeviceProje
         assert project.run("-m", "jetson")[0].ret == 0
     converted = [(device, options) for what, device, options in project.told() if what == "convert"]
     assert converted == [("cuda", {"a": 1}), ("cuda", {"a": 2}), ("cuda", {})]
+
+
+def test_a_build_that_is_made_again_continues_from_the_timing_cache_of_the_first(project: DeviceProject) -> None:
+    from pytest_inference_gate.artifacts import ArtifactStore
+
+    project.be(ORIN_NANO)
+    store = ArtifactStore(project.linear.store)
+    for wanted in ("true", "false"):
+        more = f"[options.linear_on_device]\ntiming_cache = {wanted}"
+        project.card({"linear": ["fp32"], "linear_on_device": ["fp32"]}, more)
+        for _ in range(2):
+            assert project.run("-m", "jetson")[0].ret == 0
+            for entry in store.entries():
+                if entry.kind == "artifact":
+                    store.remove(entry.digest)
+    first, again, *without = [options for what, _, options in project.told() if what == "convert"]
+    (kept,) = [entry for entry in store.entries() if entry.kind == "timing-cache"]
+    path = kept.payload / "timing.cache"
+    assert first == {} and without == [{}, {}]
+    assert again == {"timing_cache": {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}}
 
 
 def test_the_device_is_asked_for_before_the_runtime_and_then_the_runtime(project: DeviceProject) -> None:
