@@ -13,7 +13,9 @@ A backend module has
 * ``Runner(model, precision, threads, batch, input)`` with ``inputs``, ``outputs`` (descriptions of tensors), ``set_inputs(array)``,
   ``infer()``, ``get_output()`` (float32, quantization undone) and ``prepared()``, which gives a callable without arguments that does one
   synchronised inference of what was set and nothing else. Where the device has a clock of its own, ``prepared_on_device()`` gives a
-  callable that does the same and returns the seconds by that clock.
+  callable that does the same and returns the seconds by that clock;
+* where wanted, ``RUNNER_TAKES``: which of ``"device"`` (``"cpu"``, ``"cuda"`` or ``"edgetpu"``) and ``"options"`` (the card's table for
+  this backend, ``{}`` where it has none) the ``Runner`` takes too, as keyword arguments. ``convert`` finds both in its request.
 
 Any module may be absent from an archive; ``--backend NAME=FILE`` adds one from elsewhere.
 """
@@ -32,7 +34,7 @@ from ..failures import Unsupported
 BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "edgetpu", "tensorrt")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
-SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
+SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_device.py", "tensorflow_sources.py")
 
 # The modules beside it in which a backend keeps more of its code.
 OWN_MODULES = {
@@ -72,8 +74,13 @@ class Backends:
         if name in self._files:
             return _import_file(module_name, self._files[name])
         if name not in BUILT_IN:
-            raise Unsupported("this agent has no backend %r; it has %s" % (name, ", ".join(self.names)))
-        return importlib.import_module(module_name)
+            raise Unsupported("%s; it has %s" % (_unknown(name), ", ".join(self.names)))
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name == module_name:  # left out of this archive
+                raise Unsupported(_unknown(name))
+            raise
 
     def code(self, name):
         # type: (str) -> str
@@ -89,6 +96,11 @@ class Backends:
             parts = [read(os.path.join(here, name + ".py"))]
         parts += [read(path) for path in paths]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _unknown(name):
+    # type: (str) -> str
+    return "this agent has no backend %r" % name
 
 
 def _import_file(module_name, path):
