@@ -121,7 +121,9 @@ class GateRun:
             predicting = [one.case for one in alive if one.accuracy and self.records[one.case.id].outcome.ok]
             # Not every accelerator lets a second process in: an Edge TPU belongs to the one that has opened it.
             for together in (True, False):
-                tasks = [(case.id, partial(self._predict, case)) for case in predicting if (case.device not in MARKERS) is together]
+                tasks = [
+                    (case.id, partial(self._predict, case)) for case in predicting if (case.device not in MARKERS) is together
+                ]
                 self._side_by_side(tasks, running, elsewhere=self._elsewhere or not together)
         self._measure([one.case for one in alive if one.latency and self.records[one.case.id].outcome.ok], decide)
         with self._phase("predict"):

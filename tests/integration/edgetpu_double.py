@@ -46,7 +46,7 @@ class Installation:
 
     def _script(self, name: str, program: Path) -> None:
         path = self.directory / "bin" / name
-        path.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(program))} \"$@\"\n")
+        path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(program))} "$@"\n')
         path.chmod(0o755)
 
     def settings(self, **settings: str) -> dict[str, str]:

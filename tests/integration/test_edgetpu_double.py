@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +79,23 @@ class Workshop:
         )
         return directory / result["model"], result
 
-    def compile(self, precision: str = "int8", options: dict[str, Any] | None = None, **settings: str) -> tuple[Path, dict[str, Any]]:
+    def compile(
+        self, precision: str = "int8", options: dict[str, Any] | None = None, **settings: str
+    ) -> tuple[Path, dict[str, Any]]:
         """Of the integers that were converted already."""
         with self.start(**settings) as agent:
             return self.convert(agent, precision, "tflite", self.integers[precision], options=options or {})
 
     def load(self, agent: AgentProcess, model: Path, precision: str = "int8", **changes: Any) -> dict[str, Any]:
         backend, batch = changes.pop("backend", "edgetpu"), changes.pop("batch", BATCH)
-        arguments = {"backend": backend, "precision": precision, "model": str(model), "threads": 1, "batch": batch, "input": INPUT}
+        arguments = {
+            "backend": backend,
+            "precision": precision,
+            "model": str(model),
+            "threads": 1,
+            "batch": batch,
+            "input": INPUT,
+        }
         return agent.load({**arguments, **changes})
 
     def predict(self, agent: AgentProcess) -> Any:
@@ -315,7 +324,9 @@ def test_the_probe_names_the_compiler(workshop: Workshop) -> None:
         ("no-output", "build_error", "wrote no model_edgetpu.tflite"),
     ],
 )
-def test_each_failure_of_the_compiler_has_its_kind_and_its_next_step(workshop: Workshop, fault: str, kind: str, words: str) -> None:
+def test_each_failure_of_the_compiler_has_its_kind_and_its_next_step(
+    workshop: Workshop, fault: str, kind: str, words: str
+) -> None:
     outcome = refusal(lambda: workshop.compile(COMPILER=fault))
     assert outcome.kind == kind
     assert words in outcome.message
@@ -433,12 +444,12 @@ def test_a_compiled_model_is_none_for_the_cpu(workshop: Workshop, compiled: dict
 
 
 @pytest.fixture(scope="module")
-def old_runtime() -> Iterator[str]:
+def old_runtime() -> str:
     """tflite-runtime 2.14 where tox has made its environment; test_real_stack makes one of its own."""
     python = Path(__file__).resolve().parent.parent.parent / ".tox" / "stack-tflite_runtime_2_14" / "bin" / "python"
     if not python.exists():
         pytest.skip("no environment with tflite-runtime 2.14: tox run -e stack-tflite_runtime_2_14 --notest makes it")
-    yield str(python)
+    return str(python)
 
 
 def test_the_old_runtime_takes_the_delegate_too(

@@ -1,4 +1,7 @@
-"""Whole sessions on a machine with an Edge TPU: a baseline saved and compared, a compiler and a runtime that were upgraded for the worse."""
+"""Whole sessions on a machine with an Edge TPU: a baseline saved and compared, a compiler and a runtime that an upgrade made worse.
+
+The Edge TPU, its runtime and its compiler are stand-ins; all else is real.
+"""
 
 import importlib.util
 import json
@@ -36,7 +39,7 @@ class EdgeProject:
             if section not in ("[backends]", "[devices]") and not section.startswith(("[options", "[coverage")):
                 lines.append(line)
                 if line == "[tolerance]":
-                    lines.append("latency = 20.0")
+                    lines.append("latency = 9.0")
         self.card = models / "digits_cnn.toml"
         self.card.write_text("\n".join([*lines, "[backends]", 'edgetpu = ["int8", "full_int8"]', ""]))
         for test in (ROOT / "tests" / "gate").glob("test_*.py"):
@@ -72,8 +75,8 @@ def test_the_cases_run_on_the_edge_tpu_and_are_compared(saved):
     assert {case["verdict"] for case in cases.values()} <= {"pass", "faster"}, output
     assert all(case["accuracy"]["top1"] > 0.97 for case in cases.values())
     assert all(case["artifact"]["cached"] for case in cases.values())
-    (folder,) = (path for path in (saved.path / "baselines").iterdir() if path.is_dir())
-    assert "edgetpu-usb3" in folder.name
+    (session,) = (saved.path / "baselines").rglob("0001_before.json")
+    assert "edgetpu-usb3" in session.parent.name
 
 
 def test_a_runtime_that_is_too_old_for_the_model_is_broken(saved):

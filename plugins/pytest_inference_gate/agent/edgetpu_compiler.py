@@ -367,7 +367,9 @@ def _killed(who, number):
         name = signal.Signals(number).name
     except ValueError:
         name = "signal %d" % number
-    advice = "the kernel does that where memory runs out, so give it more" if name == "SIGKILL" else "report the model to its makers"
+    advice = (
+        "the kernel does that where memory runs out, so give it more" if name == "SIGKILL" else "report the model to its makers"
+    )
     return Crashed("%s was killed by %s: %s" % (who, name, advice))
 
 
@@ -380,5 +382,7 @@ def _last_words(text):
         reasons.append(match.group(1).strip())
     if not reasons:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        reasons = [line for line in lines if not re.match(r"Edge TPU Compiler version|Started a compilation|Compilation ", line)][-1:]
+        reasons = [line for line in lines if not re.match(r"Edge TPU Compiler version|Started a compilation|Compilation ", line)][
+            -1:
+        ]
     return "; ".join(dict.fromkeys(reason.rstrip(".") for reason in reasons[-2:]))

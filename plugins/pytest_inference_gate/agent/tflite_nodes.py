@@ -24,10 +24,7 @@ def taken_by(delegate, all_nodes):
     # type: (Dict[str, Any], List[Dict[str, Any]]) -> Set[int]
     """The numbers of the nodes that one delegate's node stands for: from its outputs back to its inputs."""
     makers = {
-        int(tensor): number
-        for number, node in enumerate(all_nodes)
-        if node["op_name"] != DELEGATE
-        for tensor in node["outputs"]
+        int(tensor): number for number, node in enumerate(all_nodes) if node["op_name"] != DELEGATE for tensor in node["outputs"]
     }
     given = {int(tensor) for tensor in delegate["inputs"]}
     found, waiting = set(), [int(tensor) for tensor in delegate["outputs"]]  # type: Set[int], List[int]

@@ -12,6 +12,7 @@ import signal
 import struct
 import sys
 import time
+from pathlib import Path
 
 VERSION = os.environ.get("DOUBLE_EDGETPU_VERSION", "16.0.384591198")
 FAULT = os.environ.get("DOUBLE_EDGETPU_COMPILER", "")
@@ -72,9 +73,9 @@ def failed():
 
 def go_wrong(options):
     if FAULT == "internal-once":
-        state = os.environ["DOUBLE_EDGETPU_STATE"]
-        if not os.path.exists(state):
-            open(state, "w").close()
+        state = Path(os.environ["DOUBLE_EDGETPU_STATE"])
+        if not state.exists():
+            state.touch()
             sys.exit(internal_error())
     elif FAULT == "internal":
         sys.exit(internal_error())
@@ -94,7 +95,9 @@ def go_wrong(options):
         say("Compilation failed: Compilation failed due to large activation tensors in model.")
         sys.exit(failed())
     elif FAULT == "too-new":
-        say("ERROR: Didn't find op for builtin opcode 'QUANTIZE' version '3'. An older version of this builtin might be supported. Are you")
+        say(
+            "ERROR: Didn't find op for builtin opcode 'QUANTIZE' version '3'. An older version of this builtin might be supported. Are you"
+        )
         say("ERROR: Registration failed.\n")
         say(f"Invalid model: {options.models[0]}\nModel could not be parsed")
         sys.exit(1)
@@ -117,9 +120,8 @@ class Part:
     def __init__(self, path, options):
         from ai_edge_litert import schema_py_generated as schema
 
-        self.schema, self.path = schema, path
-        with open(path, "rb") as stream:
-            self.content = stream.read()
+        self.schema, self.path = schema, Path(path)
+        self.content = self.path.read_bytes()
         self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(self.content, 0))
         self.graph = self.model.subgraphs[0]
         self.runtime = options.min_runtime_version or RUNTIMES[MAJOR]
@@ -146,7 +148,7 @@ class Part:
         unmapped = dict(item.split("=") for item in os.environ.get("DOUBLE_EDGETPU_UNMAPPED", "").split(";") if item)
         found, begun, ended = [], False, False
         for name, operator in zip(self.names, self.graph.operators):
-            floats = [schema.TensorType.FLOAT32 == self._type(tensor) for tensor in (operator.inputs[0], operator.outputs[0])]
+            floats = [self._type(tensor) == schema.TensorType.FLOAT32 for tensor in (operator.inputs[0], operator.outputs[0])]
             if any(floats) and name not in ("QUANTIZE", "DEQUANTIZE"):
                 raise Refused(f"Invalid model: {self.path}\nModel not quantized")
             status = unmapped.get(name) or (UNSPECIFIED if floats[0] else DATA_TYPE if floats[1] else MAPPED)
@@ -158,7 +160,7 @@ class Part:
         return found
 
     def write(self, options):
-        stem = os.path.join(options.out_dir, os.path.splitext(os.path.basename(self.path))[0] + "_edgetpu")
+        stem = Path(options.out_dir) / f"{self.path.stem}_edgetpu"
         mapped = self.statuses.count(MAPPED)
         content, parameters = self._compiled() if mapped else (self.content, 0)
         left = max(0, CAPACITY - parameters) if mapped else 0
@@ -180,10 +182,9 @@ class Part:
             say(f"Number of operations that will run on CPU: {len(self.statuses) - mapped}")
         say("\n" + self._table() if options.show_operations else "See the operation log file for individual operation details.")
         if FAULT != "no-output":
-            with open(stem + ".tflite", "wb") as stream:
-                stream.write(content)
-        with open(stem + ".log", "w") as stream:
-            stream.write(f"Edge TPU Compiler version {VERSION}\nInput: {self.path}\nOutput: {stem}.tflite\n\n{self._table()}")
+            stem.with_suffix(".tflite").write_bytes(content)
+        head = f"Edge TPU Compiler version {VERSION}\nInput: {self.path}\nOutput: {stem}.tflite\n\n"
+        stem.with_suffix(".log").write_text(head + self._table())
 
     def _table(self):
         rows = {}
@@ -215,7 +216,11 @@ class Part:
         custom.opcodeIndex, custom.inputs, custom.outputs = len(self.model.operatorCodes) - 1, inputs, outputs
         custom.customOptions = list(struct.pack("<8sII", b"STAND-IN", self.runtime, len(submodel)) + submodel)
         place = self.statuses.index(MAPPED)
-        graph.operators = [*graph.operators[:place], custom, *[operator for operator in graph.operators[place:] if operator in outside]]
+        graph.operators = [
+            *graph.operators[:place],
+            custom,
+            *[operator for operator in graph.operators[place:] if operator in outside],
+        ]
         parameters = sum(self._bytes(tensor) for tensor in constant)
         for tensor in set(constant) - wanted:
             self.model.buffers[graph.tensors[tensor].buffer].data = None

@@ -39,7 +39,9 @@ def availability(packages):
     if program is None:
         conversion_reason = edgetpu_compiler.missing()
     else:
-        conversion_reason = "" if sources.installed_version(packages) else "TensorFlow is not installed, which converts to integers"
+        conversion_reason = (
+            "" if sources.installed_version(packages) else "TensorFlow is not installed, which converts to integers"
+        )
     return {
         "available": runs,
         "can_convert": True,  # a model that is compiled already is passed through anywhere
@@ -127,7 +129,9 @@ def _nothing_mapped(release, coverage, options):
     # type: (str, Dict[str, Any], Dict[str, Any]) -> str
     reasons = [row["reason"] for row in coverage["elsewhere_by_operation"]]
     runtime = options.get("minimum_runtime_version")
-    advice = "raise minimum_runtime_version, which is %s, in [options.edgetpu] of the card" % runtime if runtime else "see its log"
+    advice = (
+        "raise minimum_runtime_version, which is %s, in [options.edgetpu] of the card" % runtime if runtime else "see its log"
+    )
     return "edgetpu_compiler %s mapped none of the model's %d operations to the Edge TPU%s: %s" % (
         release,
         coverage["elsewhere"],
