@@ -182,9 +182,9 @@ class Part:
             say(f"Number of operations that will run on CPU: {len(self.statuses) - mapped}")
         say("\n" + self._table() if options.show_operations else "See the operation log file for individual operation details.")
         if FAULT != "no-output":
-            stem.with_suffix(".tflite").write_bytes(content)
+            Path(f"{stem}.tflite").write_bytes(content)
         head = f"Edge TPU Compiler version {VERSION}\nInput: {self.path}\nOutput: {stem}.tflite\n\n"
-        stem.with_suffix(".log").write_text(head + self._table())
+        Path(f"{stem}.log").write_text(head + self._table())
 
     def _table(self):
         rows = {}
