@@ -16,6 +16,7 @@ from typing import Any
 import numpy
 import pytest
 from edgetpu_double import Installation, c_compiler
+from test_real_stack import old_runtime  # noqa: F401
 
 from pytest_inference_gate.agent_process import AgentProcess
 from pytest_inference_gate.outcome import Outcome, StageFailed
@@ -443,21 +444,14 @@ def test_a_compiled_model_is_none_for_the_cpu(workshop: Workshop, compiled: dict
     assert "edgetpu-custom-op" in outcome.message
 
 
-@pytest.fixture(scope="module")
-def old_runtime() -> str:
-    """tflite-runtime 2.14 where tox has made its environment; test_real_stack makes one of its own."""
-    python = Path(__file__).resolve().parent.parent.parent / ".tox" / "stack-tflite_runtime_2_14" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("no environment with tflite-runtime 2.14: tox run -e stack-tflite_runtime_2_14 --notest makes it")
-    return str(python)
-
-
 def test_the_old_runtime_takes_the_delegate_too(
-    workshop: Workshop, compiled: dict[str, tuple[Path, dict[str, Any]]], old_runtime: str
+    workshop: Workshop,
+    compiled: dict[str, tuple[Path, dict[str, Any]]],
+    old_runtime: Path,  # noqa: F811
 ) -> None:
-    with workshop.start(python=old_runtime) as agent:
+    with workshop.start(python=str(old_runtime)) as agent:
         workshop.load(agent, compiled["full_int8"][0], "full_int8")
         assert (workshop.predict(agent).argmax(1) == workshop.labels).mean() > 0.95
-    found = coverage_of(workshop, compiled["full_int8"][0], "full_int8", python=old_runtime)
+    found = coverage_of(workshop, compiled["full_int8"][0], "full_int8", python=str(old_runtime))
     assert (found["on_accelerator"], found["elsewhere"]) == (9, 0)
     assert "1 of 1 parts in the delegate of tflite_runtime 2.14.0" in found["source"]

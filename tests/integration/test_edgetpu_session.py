@@ -120,3 +120,25 @@ def test_without_a_compiler_the_reason_says_what_to_do(saved, tmp_path):
     words = " ".join(output.split())
     assert "has no converter from keras to edgetpu" in words
     assert "edgetpu_compiler is not on PATH here" in words
+
+
+def test_a_card_with_a_compiled_model_needs_no_compiler_and_no_calibration(saved, tmp_path):
+    """As on a board whose models come compiled, each with the log of its compilation beside it."""
+    payload = next(path.parent for path in (saved.path / "store").rglob("model_edgetpu.tflite") if _is_int8(path))
+    bare = EdgeProject(tmp_path)
+    (bare.machine.directory / "bin" / "edgetpu_compiler").unlink()
+    shutil.copy(payload / "model_edgetpu.tflite", bare.path / "models" / "digits_edgetpu.tflite")
+    shutil.copy(payload / "operations.log", bare.path / "models" / "digits_edgetpu.log")
+    text = bare.card.read_text()
+    start, end = text.index("[checkpoint]"), text.index("[input]")
+    text = text[:start] + '[checkpoint]\nformat = "tflite"\nfile = "digits_edgetpu.tflite"\n\n' + text[end:]
+    start, end = text.index("[calibration]"), text.index("[tolerance]")
+    bare.card.write_text((text[:start] + text[end:]).replace('["int8", "full_int8"]', '["int8"]'))
+    status, output, cases = bare.run()
+    assert status == 0, output
+    assert cases["int8"]["verdict"] == "pass"
+    assert cases["int8"]["accuracy"]["top1"] > 0.97
+
+
+def _is_int8(model):
+    return json.loads((model.parent.parent / "provenance.json").read_text())["ingredients"]["precision"] == "int8"
