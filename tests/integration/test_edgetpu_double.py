@@ -65,6 +65,7 @@ class Workshop:
         self.count += 1
         directory = self.root / f"out-{self.count}"
         directory.mkdir()
+        self.progress: list[str] = []
         source = {"format": format, "path": str(path), "architecture": None, "seed": None, "inputs": [], "outputs": []}
         result = agent.convert(
             {
@@ -76,7 +77,8 @@ class Workshop:
                 "calibration": str(self.root / "calibration.npy"),
                 "output_directory": str(directory),
                 **more,
-            }
+            },
+            progress=self.progress.append,
         )
         return directory / result["model"], result
 
@@ -338,6 +340,10 @@ def test_an_internal_error_is_met_with_one_more_try_and_said(workshop: Workshop)
     (workshop.installation.directory / "compiler-was-started").unlink(missing_ok=True)
     _, result = workshop.compile(COMPILER="internal-once")
     assert "was tried once more" in result["details"]["retried"]
+    assert workshop.progress == [
+        "compiling for the Edge TPU with edgetpu_compiler 16.0.384591198, which may take up to 180 s",
+        "compiling once more after an internal error of the compiler",
+    ]
     assert result["details"]["remarks"] == [result["details"]["retried"]]
     assert result["details"]["coverage"]["on_accelerator"] == 9
 
