@@ -28,7 +28,7 @@ from typing import Any, Dict, List, Tuple  # noqa: F401
 
 from ..failures import Unsupported
 
-BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt")
+BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt", "tftrt")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
 SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
@@ -37,6 +37,7 @@ SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
 OWN_MODULES = {
     "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
     "tensorrt": ("cuda_device.py", "onnx_precision.py", "onnx_sources.py", "pycuda_device.py", "tensorrt_api.py"),
+    "tftrt": ("cuda_device.py", "gpu_memory.py", "own_log.py", "tftrt_api.py", "tftrt_graph.py", "tftrt_log.py"),
 }  # type: Dict[str, Tuple[str, ...]]
 
 
