@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa:
 
 from .. import cuda_device, gpu_memory, system_packages, tftrt_api, tftrt_graph, tftrt_log
 from .. import tensorflow_sources as sources
-from ..failures import AgentError, BuildError, LoadError, OutOfMemory, Unsupported, sentence_of
+from ..failures import BuildError, LoadError, Unsupported
 from ..own_log import OwnLog
 
 NAME = "tftrt"
