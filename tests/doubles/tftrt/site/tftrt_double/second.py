@@ -4,7 +4,7 @@ import os
 import shutil
 
 import tensorflow as tf
-from tensorflow.python.eager import wrap_function
+from tensorflow.python.eager import context, wrap_function
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.framework import ops
 from tensorflow.python.saved_model import load, save
@@ -56,6 +56,9 @@ class Converter:
 
     def _function(self):
         runnable = graphs.to_runnable(self._converted_graph_def, at_run_time=False)
+        for function in runnable.library.function:  # of an earlier time, which calibration has changed
+            while context.context().has_function(function.signature.name):
+                context.context().remove_function(function.signature.name)
         function = wrap_function.function_from_graph_def(
             runnable, [tensor.name for tensor in self._frozen.inputs], self._outputs
         )
