@@ -23,7 +23,9 @@ def compiler() -> str | None:
 class Installation:
     """A directory that makes an interpreter's TensorFlow look like NVIDIA's of one style, with a GPU's libraries."""
 
-    def __init__(self, directory: Path, style: str, *, tensorflow: str | None = None, tensorrt: bool = True, gpu: bool = True) -> None:
+    def __init__(
+        self, directory: Path, style: str, *, tensorflow: str | None = None, tensorrt: bool = True, gpu: bool = True
+    ) -> None:
         self.directory, self.style = directory, style
         shutil.copytree(DOUBLES / "tftrt" / "site", directory, dirs_exist_ok=True)
         distributions = {"tensorflow": tensorflow or VERSIONS[style], **({"tensorrt-libs": TENSORRT} if tensorrt else {})}

@@ -80,7 +80,7 @@ def frozen_graph(tf, request, config, progress):
     shape = [int(request["batch"])] + [int(size) for size in request["input"]["shape"]]
     with tf.Graph().as_default() as graph, v1.Session(graph=graph, config=config) as session:
         keras_backend = getattr(getattr(v1, "keras", tf.keras), "backend", None)
-        if hasattr(keras_backend, "set_session"):
+        if keras_backend is not None and hasattr(keras_backend, "set_session"):
             keras_backend.set_session(session)  # where it puts the weights that it reads
         tensor = v1.placeholder(tf.as_dtype(request["input"]["dtype"]), shape, name=INPUT)
         _, call = maker(tf, request)

@@ -343,7 +343,7 @@ def explained(error, log, kind):
         return Unsupported("TensorFlow sees no GPU here, and TF-TRT needs one: %s" % WHERE_IT_IS)
     if "libnvinfer" in text:
         return LoadError(library_sentence(text))
-    if isinstance(error, (AgentError, MemoryError)):
+    if isinstance(error, AgentError):
         return error
     if speaks_of_memory(type(error).__name__) or speaks_of_memory(text[:2000]):
         return OutOfMemory(

@@ -12,7 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WANTED = {"TrtGraphConverter", "TrtGraphConverterV2", "TrtConversionParams", "create_inference_graph", "calib_graph_to_infer_graph"}
+WANTED = {
+    "TrtGraphConverter",
+    "TrtGraphConverterV2",
+    "TrtConversionParams",
+    "create_inference_graph",
+    "calib_graph_to_infer_graph",
+}
 METHODS = {"__init__", "convert", "build", "calibrate", "save", "summary"}
 CONSTANTS = {"DEFAULT_TRT_CONVERSION_PARAMS", "DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES", "_TRT_ENGINE_OP_NAME"}
 
@@ -39,7 +45,9 @@ def describe(path: Path) -> dict[str, Any]:
             found[node.name] = parameters(node)
         elif isinstance(node, ast.ClassDef) and (node.name in WANTED or node.name == "GraphConverter"):
             methods = {one.name: parameters(one) for one in node.body if isinstance(one, ast.FunctionDef) and one.name in METHODS}
-            inherited = {key: value for base in node.bases if isinstance(base, ast.Name) for key, value in found.get(base.id, {}).items()}
+            inherited = {
+                key: value for base in node.bases if isinstance(base, ast.Name) for key, value in found.get(base.id, {}).items()
+            }
             found[node.name] = fields(node) if node.name == "TrtConversionParams" else {**inherited, **methods}
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id

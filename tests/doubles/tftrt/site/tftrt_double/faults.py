@@ -14,10 +14,15 @@ def checked_versions():
         say("Tensorflow needs to be built with TensorRT support enabled to allow TF-TRT to operate.")
         raise RuntimeError("Tensorflow has not been built with TensorRT support.")
     if FAULT == "versions":
-        say("ERROR:tensorflow:Loaded TensorRT %s but linked TensorFlow against TensorRT %s. A few requirements must be met:" % (LOADED, LINKED))
+        say(
+            "ERROR:tensorflow:Loaded TensorRT %s but linked TensorFlow against TensorRT %s. A few requirements must be met:"
+            % (LOADED, LINKED)
+        )
         raise RuntimeError("Incompatible TensorRT major version")
     if FAULT == "no_library":
-        say("ERROR:tensorflow:The loaded version of TensorRT: `0.0.0` has now been removed. Please upgrade to TensorRT 7 or more recent.")
+        say(
+            "ERROR:tensorflow:The loaded version of TensorRT: `0.0.0` has now been removed. Please upgrade to TensorRT 7 or more recent."
+        )
         raise RuntimeError("Incompatible loaded TensorRT versions")
 
 
@@ -31,7 +36,9 @@ def before_converting(tf):
     if FAULT == "memory_error":
         raise MemoryError
     if FAULT == "device_memory":
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[512,512] and type float on GPU:0")
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "OOM when allocating tensor with shape[512,512] and type float on GPU:0"
+        )
     if FAULT == "eats_memory":
         held = []
         while True:

@@ -1,4 +1,4 @@
-"""``tensorflow.python.compiler.tensorrt.trt_convert`` as it was in TensorFlow 1.15; its class for TensorFlow 2 is there too, and in the way."""
+"""``tensorflow.python.compiler.tensorrt.trt_convert`` as it was in TensorFlow 1.15, with the class for TensorFlow 2 in the way."""
 
 import numpy
 import tensorflow as tf
@@ -32,7 +32,13 @@ class TrtGraphConverter:
         faults.checked_versions()
         self._graph_def, self._outputs = input_graph_def, set(nodes_blacklist or ())
         self._need_calibration = precision_mode == "INT8" and use_calibration
-        self._settings = (minimum_segment_size, precision_mode, "TRTEngineOp_{}".format, max_workspace_size_bytes, maximum_cached_engines)
+        self._settings = (
+            minimum_segment_size,
+            precision_mode,
+            "TRTEngineOp_{}".format,
+            max_workspace_size_bytes,
+            maximum_cached_engines,
+        )
         self._static = not is_dynamic_op
         self._session_config = session_config
 

@@ -31,7 +31,8 @@ SAYS = {
     "no_build": [
         WARNING % ("W", 1083) + "Found no engine in cache matching input shapes. Not building a new engine because "
         "allow_build_at_runtime=False. The native segment will be used instead.",
-        WARNING % ("W", 846) + "Engine retrieval for input shapes: [[2,32,32,1]] failed. Running native segment for {scope}{name}",
+        WARNING % ("W", 846)
+        + "Engine retrieval for input shapes: [[2,32,32,1]] failed. Running native segment for {scope}{name}",
     ],
     "build_failure": [
         WARNING % ("W", 1002) + "Engine creation for {scope}{name} failed. The native segment will be used instead. "
@@ -103,7 +104,10 @@ def report(graph_def, segments, minimum):
     for op, count in sorted(counts.items(), key=lambda item: -item[1]):
         lines.append("\t- %s -> %dx" % (op, count))
         if REPORT:
-            lines += ["\t\t- [Count: %dx] %s" % (count, "%s is not supported by this double" % op if op in DENIED else "other"), ""]
+            lines += [
+                "\t\t- [Count: %dx] %s" % (count, "%s is not supported by this double" % op if op in DENIED else "other"),
+                "",
+            ]
     lines += ["-" * 80, "\t- Total nonconverted OPs: %d" % sum(counts.values()), "#" * 80, ""]
     say("2024-05-04 10:36:27.1: W tensorflow/compiler/tf2tensorrt/segment/segment.cc:952] " + "\n".join(lines))
 
@@ -231,7 +235,9 @@ def to_runnable(graph_def, scope="StatefulPartitionedCall/", at_run_time=True):
             if node.op != ENGINE:
                 continue
             function = functions[node.attr[SEGMENT_FUNCTION].func.name]
-            failing = first and (RUN if at_run_time else "build_failure" if os.environ.get("DOUBLE_FAULT") == "build_failure" else "")
+            failing = first and (
+                RUN if at_run_time else "build_failure" if os.environ.get("DOUBLE_FAULT") == "build_failure" else ""
+            )
             first = False
             lines = list(SAYS.get(failing, ())) if QUIET < 2 else []
             if VERBOSE:
@@ -297,7 +303,9 @@ def install(tf):
         for meta_graph in content.meta_graphs:
             if _holds_engines(meta_graph.graph_def):
                 if os.environ.get("DOUBLE_FAULT") == "unknown_operation":
-                    raise tf.errors.NotFoundError(None, None, "Op type not registered 'CreateTRTResourceHandle' in binary running on board.")
+                    raise tf.errors.NotFoundError(
+                        None, None, "Op type not registered 'CreateTRTResourceHandle' in binary running on board."
+                    )
                 meta_graph.graph_def.CopyFrom(to_runnable(meta_graph.graph_def))
         return content
 

@@ -5,8 +5,7 @@ import shutil
 
 import tensorflow as tf
 from tensorflow.python.eager import context, wrap_function
-from tensorflow.python.framework import convert_to_constants
-from tensorflow.python.framework import ops
+from tensorflow.python.framework import convert_to_constants, ops
 from tensorflow.python.saved_model import load, save
 from tensorflow.python.trackable import autotrackable
 from tensorflow.python.util import nest
@@ -59,9 +58,7 @@ class Converter:
         for function in runnable.library.function:  # of an earlier time, which calibration has changed
             while context.context().has_function(function.signature.name):
                 context.context().remove_function(function.signature.name)
-        function = wrap_function.function_from_graph_def(
-            runnable, [tensor.name for tensor in self._frozen.inputs], self._outputs
-        )
+        function = wrap_function.function_from_graph_def(runnable, [tensor.name for tensor in self._frozen.inputs], self._outputs)
         function.graph.structured_outputs = nest.pack_sequence_as(
             self._original.graph.structured_outputs, function.graph.structured_outputs
         )
