@@ -30,7 +30,7 @@ from typing import Any, Dict, List, Tuple  # noqa: F401
 
 from ..failures import Unsupported
 
-BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt", "tftrt")
+BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt", "tftrt", "torch")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
 SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
@@ -40,6 +40,7 @@ OWN_MODULES = {
     "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
     "tensorrt": ("cuda_device.py", "onnx_precision.py", "onnx_sources.py", "pycuda_device.py", "tensorrt_api.py"),
     "tftrt": ("cuda_device.py", "gpu_memory.py", "own_log.py", "tftrt_api.py", "tftrt_graph.py", "tftrt_log.py"),
+    "torch": ("cuda_device.py", "onnx_sources.py", "onnx_to_torch.py", "torch_device.py", "torch_graphs.py", "torch_models.py"),
 }  # type: Dict[str, Tuple[str, ...]]
 
 
