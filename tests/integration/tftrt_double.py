@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -51,8 +52,13 @@ class Installation:
             "PYTHONPATH": os.pathsep.join([str(self.directory), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "LD_LIBRARY_PATH": os.pathsep.join([str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]).rstrip(os.pathsep),
             "DOUBLE_STYLE": self.style,
+            "DOUBLE_SETTINGS": str(self.directory / "settings.json"),
             **{f"DOUBLE_{name}": value for name, value in settings.items()},
         }
+
+    def let(self, **settings: str) -> None:
+        """Change what the double reads, in agents that are running too; nothing given: back to what they were started with."""
+        (self.directory / "settings.json").write_text(json.dumps(settings))
 
     def start(self, log: Path, limits: Limits | None = None, **settings: str) -> AgentProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DOUBLE_", "TF_"))}

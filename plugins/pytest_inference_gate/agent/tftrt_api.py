@@ -15,7 +15,6 @@ from .failures import AgentError, BuildError, LoadError, OutOfMemory, Unsupporte
 from .gpu_memory import size
 
 INPUT, OUTPUT, SIGNATURE = "input", "output", "serving_default"
-CONTRIB_WORKSPACE_BYTES = 2 << 20
 
 WHERE_IT_IS = (
     "NVIDIA's TensorFlow for this JetPack brings TF-TRT up to TensorFlow 2.17; TensorFlow 2.18 and later have none, so use the backend "
@@ -32,7 +31,10 @@ Graph = namedtuple("Graph", ["graph_def", "input", "output"])
 
 def import_tensorflow(memory_limit=None):
     # type: (Optional[int]) -> Any
-    """TensorFlow with its GPU, held to ``memory_limit`` bytes of it. What TF-TRT says is let through to the log."""
+    """TensorFlow with its GPU, held to ``memory_limit`` bytes of it, without TF32, so that fp32 means the same on each GPU.
+
+    What TF-TRT says is let through to the log.
+    """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"  # a fall-back is a warning, and says so nowhere else
     try:
         import tensorflow as tf
@@ -42,6 +44,9 @@ def import_tensorflow(memory_limit=None):
         raise
     if memory_limit is not None and is_eager(tf):
         _limit(tf, memory_limit)
+    choose = getattr(getattr(getattr(tf, "config", None), "experimental", None), "enable_tensor_float_32_execution", None)
+    if choose is not None:  # TF-TRT builds its engines by it too
+        choose(False)
     return tf
 
 

@@ -36,9 +36,6 @@ _LOADED_AND_LINKED = (
     ),
 )
 _TOO_OLD = re.compile(r"The (?P<which>linked|loaded) version of TensorRT: `(?P<version>[\d.]+)` has now been removed")
-_NO_LIBRARY = re.compile(
-    r"(?:Could not load dynamic library|Cannot dlopen some TensorRT libraries).*?(libnvinfer[\w.]*)?", re.IGNORECASE
-)
 
 _ENGINES = re.compile(r"\[\*\] Total number of TensorRT engines: (\d+)")
 _CONVERTED = re.compile(r"\[\*\] % of OPs Converted: ([\d.]+)% \[(\d+)/(\d+)\]")

@@ -7,16 +7,27 @@ segments, which compute what the engine would, with weights rounded to the preci
 what TF-TRT's C++ prints is printed from the graph, by TensorFlow's C++, on file descriptor 2.
 
 ``DOUBLE_STYLE``: ``direct``, ``parameters``, ``graph`` or ``contrib``. ``DOUBLE_DENY``: operations that cannot be converted, with commas.
-``DOUBLE_FAULT``: what goes wrong while converting. ``DOUBLE_RUN``: what goes wrong at run time.
+``DOUBLE_FAULT``: what goes wrong while converting. ``DOUBLE_RUN``: what goes wrong at run time. The last three are asked for anew each
+time, from the JSON file ``DOUBLE_SETTINGS`` before the environment, so that one process can be led through several faults.
 """
 
+import json
 import os
 import sys
 import types
 
 STYLE = os.environ.get("DOUBLE_STYLE", "direct")
-FAULT = os.environ.get("DOUBLE_FAULT", "")
 VERSIONS = {"direct": "2.16.1", "parameters": "2.3.1", "graph": "1.15.5", "contrib": "1.13.1"}
+
+
+def setting(name):
+    path = os.environ.get("DOUBLE_SETTINGS", "")
+    if os.path.exists(path):
+        with open(path) as stream:
+            told = json.load(stream)
+        if name in told:
+            return told[name]
+    return os.environ.get("DOUBLE_" + name, "")
 
 
 class GPU:
@@ -31,7 +42,7 @@ def install(tf):
     _show_a_gpu(tf)
     if STYLE in ("graph", "contrib"):
         tf.compat.v1.disable_eager_execution()
-    if FAULT == "no_tftrt":
+    if setting("FAULT") == "no_tftrt":
         sys.modules["tensorflow.python.compiler.tensorrt"] = None
         return
     if STYLE == "contrib":

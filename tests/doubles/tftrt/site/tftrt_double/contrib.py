@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from . import faults, graphs
+from . import faults, graphs, setting
 
 
 def create_inference_graph(
@@ -21,7 +21,7 @@ def create_inference_graph(
     output_saved_model_dir=None,
     session_config=None,
 ):
-    if faults.FAULT == "versions":
+    if setting("FAULT") == "versions":
         graphs.say(
             "ERROR:tensorflow:TensorRT version mismatch. Tensorflow was compiled against TensorRT %s but library loaded from environment "
             "is TensorRT %s. Please make sure that correct version of TensorRT is available" % (faults.LINKED, faults.LOADED)

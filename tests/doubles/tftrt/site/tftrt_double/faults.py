@@ -3,23 +3,24 @@
 import os
 import time
 
-from . import FAULT
+from . import setting
 from .graphs import say
 
 LOADED, LINKED = "8.5.2", "10.3.0"
 
 
 def checked_versions():
-    if FAULT == "not_built":
+    fault = setting("FAULT")
+    if fault == "not_built":
         say("Tensorflow needs to be built with TensorRT support enabled to allow TF-TRT to operate.")
         raise RuntimeError("Tensorflow has not been built with TensorRT support.")
-    if FAULT == "versions":
+    if fault == "versions":
         say(
             "ERROR:tensorflow:Loaded TensorRT %s but linked TensorFlow against TensorRT %s. A few requirements must be met:"
             % (LOADED, LINKED)
         )
         raise RuntimeError("Incompatible TensorRT major version")
-    if FAULT == "no_library":
+    if fault == "no_library":
         say(
             "ERROR:tensorflow:The loaded version of TensorRT: `0.0.0` has now been removed. Please upgrade to TensorRT 7 or more recent."
         )
@@ -27,22 +28,23 @@ def checked_versions():
 
 
 def before_converting(tf):
-    if FAULT == "abort":
+    fault = setting("FAULT")
+    if fault == "abort":
         say("2020-02-10 10:00:00.1: F tensorflow/core/util/device_name_utils.cc:92] Check failed: IsJobName(job)")
         os.abort()
-    if FAULT == "hang":
+    if fault == "hang":
         while True:
             time.sleep(60)
-    if FAULT == "memory_error":
+    if fault == "memory_error":
         raise MemoryError
-    if FAULT == "device_memory":
+    if fault == "device_memory":
         raise tf.errors.ResourceExhaustedError(
             None, None, "OOM when allocating tensor with shape[512,512] and type float on GPU:0"
         )
-    if FAULT == "eats_memory":
+    if fault == "eats_memory":
         held = []
         while True:
             held.append(b"x" * (64 << 20))
             time.sleep(0.02)
-    if FAULT == "no_gpu":
+    if fault == "no_gpu":
         raise ValueError("Specified device is not a GPU: /job:localhost/replica:0/task:0/device:CPU:0")

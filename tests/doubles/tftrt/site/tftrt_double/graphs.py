@@ -7,11 +7,11 @@ import numpy
 from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework import dtypes, tensor_util
 
+from . import setting
+
 ENGINE, SEGMENT_FUNCTION = "TRTEngineOp", "segment_func"
 RUNNABLE = "StatefulPartitionedCall"
 NEVER = {"Placeholder", "NoOp", "Const"}
-DENIED = set(filter(None, os.environ.get("DOUBLE_DENY", "").split(",")))
-RUN = os.environ.get("DOUBLE_RUN", "")
 # Read once, as TensorFlow does.
 VERBOSE = "trt_engine_op=1" in os.environ.get("TF_CPP_VMODULE", "")
 REPORT = os.environ.get("TF_TRT_SHOW_DETAILED_REPORT") == "1"
@@ -39,6 +39,10 @@ SAYS = {
         "Reason: INTERNAL: Failed to build TensorRT engine",
     ],
 }
+
+
+def denied():
+    return set(filter(None, setting("DENY").split(",")))
 
 
 def say(text):
@@ -78,9 +82,9 @@ def segments_of(graph_def, outputs, minimum):
     for node in graph_def.node:
         for name in node.input:
             users.setdefault(node_name(name), set()).add(node.name)
-    found, current = [], []
+    found, current, not_these = [], [], NEVER | denied()
     for node in nodes:
-        if node.op in NEVER or node.op in DENIED or node.name in outputs:
+        if node.op in not_these or node.name in outputs:
             found, current = [*found, current], []
         else:
             current.append(node)
@@ -105,7 +109,7 @@ def report(graph_def, segments, minimum):
         lines.append("\t- %s -> %dx" % (op, count))
         if REPORT:
             lines += [
-                "\t\t- [Count: %dx] %s" % (count, "%s is not supported by this double" % op if op in DENIED else "other"),
+                "\t\t- [Count: %dx] %s" % (count, "%s is not supported by this double" % op if op in denied() else "other"),
                 "",
             ]
     lines += ["-" * 80, "\t- Total nonconverted OPs: %d" % sum(counts.values()), "#" * 80, ""]
@@ -236,7 +240,7 @@ def to_runnable(graph_def, scope="StatefulPartitionedCall/", at_run_time=True):
                 continue
             function = functions[node.attr[SEGMENT_FUNCTION].func.name]
             failing = first and (
-                RUN if at_run_time else "build_failure" if os.environ.get("DOUBLE_FAULT") == "build_failure" else ""
+                setting("RUN") if at_run_time else "build_failure" if setting("FAULT") == "build_failure" else ""
             )
             first = False
             lines = list(SAYS.get(failing, ())) if QUIET < 2 else []
@@ -266,8 +270,11 @@ def _print(function, index, text):
     constant.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(text))
     printing = function.node_def.add(name=name, op="PrintV2", input=[name + "_text:output:0"])
     printing.attr["output_stream"].s, printing.attr["end"].s = b"stderr", b"\n"
-    function.signature.control_output.append(name)
-    function.control_ret[name] = name
+    # What gives the results waits for it: else it would be taken out when the call is inlined.
+    giving = {tensor.split(":")[0] for tensor in function.ret.values()}
+    for node in function.node_def:
+        if node.name in giving:
+            node.input.append("^" + name)
 
 
 def to_written(graph_def, engines):
@@ -286,8 +293,10 @@ def to_written(graph_def, engines):
             kept = [node for node in function.node_def if not re.match(r"says_\d+", node.name)]
             del function.node_def[:]
             function.node_def.extend(kept)
-            function.control_ret.clear()
-            del function.signature.control_output[:]
+            for node in function.node_def:
+                inputs = [name for name in node.input if not name.startswith("^says_")]
+                del node.input[:]
+                node.input.extend(inputs)
             function.signature.is_stateful = False
 
 
@@ -302,7 +311,7 @@ def install(tf):
         content = parse(export_dir)
         for meta_graph in content.meta_graphs:
             if _holds_engines(meta_graph.graph_def):
-                if os.environ.get("DOUBLE_FAULT") == "unknown_operation":
+                if setting("FAULT") == "unknown_operation":
                     raise tf.errors.NotFoundError(
                         None, None, "Op type not registered 'CreateTRTResourceHandle' in binary running on board."
                     )

@@ -10,7 +10,7 @@ from tensorflow.python.saved_model import load, save
 from tensorflow.python.trackable import autotrackable
 from tensorflow.python.util import nest
 
-from . import faults, graphs
+from . import faults, graphs, setting
 
 
 class Converter:
@@ -98,7 +98,7 @@ class Converter:
         signatures = {"serving_default": self._converted_func}
         save.save(autotrackable.AutoTrackable(), directory, signatures)
         write_engines(directory, self._converted_graph_def)
-        if self._built and os.environ.get("DOUBLE_FAULT") != "build_failure":
+        if self._built and setting("FAULT") != "build_failure":
             for node in self._converted_graph_def.node:
                 if node.op == graphs.ENGINE:
                     with open(os.path.join(directory, "assets", "trt-serialized-engine." + node.name), "w") as stream:
