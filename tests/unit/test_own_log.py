@@ -23,6 +23,10 @@ sys.stderr.write("and Python that\\n")
 first = log.text()
 os.write(2, b"later\\n")
 both = log.text()
+second = OwnLog()  # of the next model: what was printed before is not its own
+os.write(2, b"of the second\\n")
+assert second.text().splitlines()[0] == "of the second", second.text()
+assert "of the second" in log.text()
 print(log.readable, "before" in first, "a library says this" in first, "and Python that" in first, "later" in first, "later" in both)
 sys.stdout.flush()
 os.write(2, b"last words\\n")
@@ -50,6 +54,7 @@ def test_from_a_file(tmp_path: Path) -> None:
         "a library says this",
         "and Python that",
         "later",
+        "of the second",
         "last words",
     ]
 
@@ -59,5 +64,5 @@ def test_from_a_pipe_that_keeps_the_last_words(ending: tuple[str, ...]) -> None:
     done = run(subprocess.PIPE, *ending)
     assert done.stdout.strip() == EXPECTED
     lines = [line for line in done.stderr.splitlines() if not line.startswith("(read back")]
-    assert lines == ["before", "a library says this", "and Python that", "later", "last words"]
+    assert lines == ["before", "a library says this", "and Python that", "later", "of the second", "last words"]
     assert done.returncode == (-signal.SIGABRT if ending else 0)
