@@ -190,7 +190,7 @@ def test_the_artifact_is_plain_data_and_needs_no_onnx(workshop: Workshop) -> Non
     hidden = workshop.root / "hidden"
     hidden.mkdir()
     for name in ("onnx", "onnxruntime", "torchvision"):
-        (hidden / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name!r}', name={name!r})\n")
+        (hidden / f"{name}.py").write_text(f"raise ModuleNotFoundError('hidden', name={name!r})\n")
     target = InterpreterTarget()
     environment = {**target.environment(), "PYTHONPATH": os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")])}
     with AgentProcess(target.command, workshop.root / "bare.log", Limits(), environment=environment) as agent:

@@ -531,9 +531,13 @@ class _Importer:
 
     def _reshaped(self, node, shape):
         # type: (_Node, List[int]) -> None
-        if shape == self._shape(node.inputs[0]):
+        old = self._shape(node.inputs[0])
+        if shape == old:
             self._same(node.output, node.inputs[0])
         else:
+            if shape and old and shape[0] == old[0] > 0:
+                # The batch stays open: old releases of torch2trt convert with a batch of one, whatever the engine is for.
+                shape = [-1] + shape[1:]
             self._emit(node.output, "reshape", node.inputs[:1], shape=shape)
 
     def _on_reshape(self, node):
