@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
 
-from . import onnx_sources, onnx_to_torch, torch_device, torch_graphs
+from . import onnx_sources, onnx_to_torch, torch_graphs
 from . import tensorflow_sources as sources
 from .failures import BuildError, LoadError, Unsupported, sentence_of
 
