@@ -20,18 +20,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 try:
     import pytest_inference_gate  # noqa: F401
 except ImportError:  # run from a clone, uninstalled
-    sys.path.insert(0, str(ROOT / "plugins"))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "plugins"))
 
 from pytest_inference_gate.agent_process import AgentProcess, Limits
 from pytest_inference_gate.archives import file_digest
 from pytest_inference_gate.cards import ModelCard, load_card
 from pytest_inference_gate.targets.interpreter import InterpreterTarget
 
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 MODELS = ("digits_cnn", "digits_inverted_residual", "mobilenet_v2_224_seeded")
 BACKENDS = """\
 onnxruntime = ["fp32"]

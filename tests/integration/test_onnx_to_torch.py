@@ -241,9 +241,7 @@ REFUSED = {
     "Slice with steps": Graph(
         node("Slice", "x", "a", "b", "c", "d"), a=numpy.array([0]), b=numpy.array([9]), c=numpy.array([2]), d=numpy.array([2])
     ),
-    "Clip depends on the data": Graph(
-        node("ReduceMean", y="m", keepdims=0), node("Clip", "x", "m"), shape=PICTURE
-    ),
+    "Clip depends on the data": Graph(node("ReduceMean", y="m", keepdims=0), node("Clip", "x", "m"), shape=PICTURE),
     "to INT64": Graph(node("Cast", y="i", to=7), node("Cast", "i", to=1)),
     "Conv over 1 dimensions": Graph(node("Conv", "x", "kernel"), shape=(2, 4, 9), kernel=numpy.ones((3, 4, 3), numpy.float32)),
 }
@@ -299,7 +297,9 @@ def test_what_is_not_needed_any_more_is_let_go() -> None:
 
     import torch
 
-    steps = [{"operation": "relu", "inputs": [f"t{n - 1}" if n else "input"], "output": f"t{n}", "attributes": {}} for n in range(4)]
+    steps = [
+        {"operation": "relu", "inputs": [f"t{n - 1}" if n else "input"], "output": f"t{n}", "attributes": {}} for n in range(4)
+    ]
     module = torch_graphs.module(torch, {"input": "input", "output": "t3", "steps": steps}, {})
     alive: list[Any] = []
     most = 0

@@ -52,7 +52,9 @@ class Workshop:
         shutil.copytree(SITE, self.site)
         for name in ("torch2trt",):
             (self.site / f"{name}-0.5.0.dist-info").mkdir()
-            (self.site / f"{name}-0.5.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.5.0\n")
+            (self.site / f"{name}-0.5.0.dist-info" / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.5.0\n"
+            )
         self.tensorrt = Installation(root / "tensorrt", "10", pycuda=False)
         generator = numpy.random.default_rng(2)
         self.pictures = generator.uniform(0, 1, (7, 8, 8, 3)).astype(numpy.float32)
@@ -85,7 +87,14 @@ class Workshop:
             "batch": BATCH,
             "device": "cuda",
             "options": {},
-            "source": {"format": "onnx", "path": str(self.model), "architecture": None, "seed": None, "inputs": [], "outputs": []},
+            "source": {
+                "format": "onnx",
+                "path": str(self.model),
+                "architecture": None,
+                "seed": None,
+                "inputs": [],
+                "outputs": [],
+            },
             "input": INPUT,
             "calibration": str(self.root / "calibration.npy"),
             "output_directory": str(directory),
@@ -219,8 +228,16 @@ UNKNOWN = "torch.nn.functional.softmax"
     ("settings", "kind", "words"),
     [
         ({"UNKNOWN": UNKNOWN}, "unsupported", [f"has no converter for {UNKNOWN}", "use the backend tensorrt"]),
-        ({"FAULT": "api"}, "build_error", ["torch2trt 0.5.0 with TensorRT 10.3.0", "'FP16'", "install releases that belong together"]),
-        ({"FAULT": "import"}, "load_error", ["cannot be imported with TensorRT 10.3.0", "CalibrationAlgoType", "belong together"]),
+        (
+            {"FAULT": "api"},
+            "build_error",
+            ["torch2trt 0.5.0 with TensorRT 10.3.0", "'FP16'", "install releases that belong together"],
+        ),
+        (
+            {"FAULT": "import"},
+            "load_error",
+            ["cannot be imported with TensorRT 10.3.0", "CalibrationAlgoType", "belong together"],
+        ),
         ({"FAULT": "no_engine"}, "build_error", ["gave no engine", "log of the conversion"]),
         ({"FAULT": "oom_build"}, "oom", ["Tried to allocate 2.00 GiB", "choose a smaller batch"]),
         ({"FAULT": "shape"}, "build_error", ["does not convert the model", "multiple shapes"]),
@@ -229,9 +246,7 @@ UNKNOWN = "torch.nn.functional.softmax"
         ({"DEVICES": "0"}, "unsupported", ["needs a CUDA device"]),
     ],
 )
-def test_what_fails_is_told_with_the_next_step(
-    workshop: Workshop, settings: dict[str, str], kind: str, words: list[str]
-) -> None:
+def test_what_fails_is_told_with_the_next_step(workshop: Workshop, settings: dict[str, str], kind: str, words: list[str]) -> None:
     with workshop.start(**settings) as agent:
         found, message = refusal(lambda: workshop.convert(agent))
     assert found == kind, message

@@ -104,7 +104,14 @@ class Workshop:
         return Path(request["output_directory"]) / result["model"], result
 
     def load(self, agent: AgentProcess, model: Path, precision: str = "fp32", **changes: Any) -> dict[str, Any]:
-        arguments = {"backend": "torch", "precision": precision, "model": str(model), "threads": 1, "batch": BATCH, "input": INPUT}
+        arguments = {
+            "backend": "torch",
+            "precision": precision,
+            "model": str(model),
+            "threads": 1,
+            "batch": BATCH,
+            "input": INPUT,
+        }
         return agent.load({**arguments, **changes})
 
     def predict(self, agent: AgentProcess, pictures: str = "pictures.npy") -> Any:
@@ -236,7 +243,11 @@ def _plugin() -> list[str]:
     """The option that loads the plugin where it is not installed, but on PYTHONPATH alone."""
     from importlib.metadata import entry_points
 
-    return [] if any(entry.name == "inference_gate" for entry in entry_points(group="pytest11")) else ["-p", "pytest_inference_gate.plugin"]
+    return (
+        []
+        if any(entry.name == "inference_gate" for entry in entry_points(group="pytest11"))
+        else ["-p", "pytest_inference_gate.plugin"]
+    )
 
 
 # torchvision
@@ -299,7 +310,10 @@ def test_weights_of_another_architecture_are_refused(workshop: Workshop, trained
     torch.save(trained[0].state_dict(), path)
     others = {
         "torchvision.models.resnet18": (["missing", "unknown"], {}),
-        "torchvision.models.mobilenet_v2": (["2 of another shape (classifier.1.weight, classifier.1.bias)"], {"num_classes": 9, "width_mult": 0.25}),
+        "torchvision.models.mobilenet_v2": (
+            ["2 of another shape (classifier.1.weight, classifier.1.bias)"],
+            {"num_classes": 9, "width_mult": 0.25},
+        ),
     }
     with start(workshop.root) as agent:
         for function, (words, arguments) in others.items():

@@ -39,7 +39,10 @@ def a_torch(*, built_for: str | None = "13.0", available: bool = True, init: Any
         zeros=raising(run),
         backends=SimpleNamespace(cudnn=SimpleNamespace(), cuda=SimpleNamespace(matmul=SimpleNamespace())),
         cuda=SimpleNamespace(
-            init=raising(init), is_available=lambda: available, synchronize=lambda: None, get_device_name=lambda index: "NVIDIA H200"
+            init=raising(init),
+            is_available=lambda: available,
+            synchronize=lambda: None,
+            get_device_name=lambda index: "NVIDIA H200",
         ),
     )
 

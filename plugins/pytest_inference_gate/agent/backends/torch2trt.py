@@ -95,7 +95,9 @@ def convert(request, progress):
     if precision == "int8" and not request.get("calibration"):
         raise BuildError("the precision int8 needs calibration pictures: add a [calibration] section to the card")
     if request["input"]["dtype"] != "float32":
-        raise Unsupported("torch2trt takes inputs of float32 alone: use the backend tensorrt for a model that takes whole numbers")
+        raise Unsupported(
+            "torch2trt takes inputs of float32 alone: use the backend tensorrt for a model that takes whole numbers"
+        )
     torch = torch_device.import_torch()
     trt = tensorrt_api.import_tensorrt()
     torch2trt = _import(trt)
@@ -159,7 +161,9 @@ def _arguments(torch, function, request, device):
         return arguments, None
     from ..quantization import calibration_batches
 
-    batches = [torch.tensor(array).to(device=device, dtype=torch.float32) for array in calibration_batches(request["calibration"], batch)]
+    batches = [
+        torch.tensor(array).to(device=device, dtype=torch.float32) for array in calibration_batches(request["calibration"], batch)
+    ]
     if "int8_calib_batch_size" in parameters:  # pictures, which it puts into batches itself
         arguments["int8_calib_batch_size"] = batch
         arguments["int8_calib_dataset"] = [[picture] for tensor in batches for picture in tensor]
@@ -206,7 +210,8 @@ def _build(trt, torch2trt, module, example, arguments):
         unknown = heard.methods()
         if unknown:
             raise Unsupported(
-                "%s has no converter for %s: use the backend tensorrt, which takes the model as ONNX" % (versions, ", ".join(unknown))
+                "%s has no converter for %s: use the backend tensorrt, which takes the model as ONNX"
+                % (versions, ", ".join(unknown))
             )
         if isinstance(error, (AttributeError, TypeError)):  # names and signatures of TensorRT that a release of it no longer has
             raise BuildError("%s: %s; install releases that belong together" % (versions, sentence_of(error).rstrip(".")))
