@@ -29,6 +29,8 @@ MEMORY_WORDS = (
     "OutOfMemory",
     "Cuda Runtime (out of memory)",
     "CUDA out of memory",
+    "CUDA error: out of memory",
+    "_STATUS_ALLOC_FAILED",  # of cuBLAS and cuDNN
     "failed: out of memory",
 )
 

@@ -31,10 +31,20 @@ from typing import Any, Dict, List, Tuple  # noqa: F401
 
 from ..failures import Unsupported
 
-BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "edgetpu", "tensorrt", "tftrt", "torch")
+BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "edgetpu", "tensorrt", "tftrt", "torch", "torch2trt")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
 SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_device.py", "tensorflow_sources.py")
+
+_OF_TORCH = (
+    "cuda_device.py",
+    "onnx_sources.py",
+    "onnx_to_torch.py",
+    "torch_device.py",
+    "torch_graphs.py",
+    "torch_models.py",
+    "torch_runner.py",
+)
 
 # The modules beside it in which a backend keeps more of its code.
 OWN_MODULES = {
@@ -49,7 +59,8 @@ OWN_MODULES = {
     "tflite": ("tflite_file.py", "tflite_nodes.py"),
     "tensorrt": ("cuda_device.py", "onnx_precision.py", "onnx_sources.py", "pycuda_device.py", "tensorrt_api.py"),
     "tftrt": ("cuda_device.py", "gpu_memory.py", "own_log.py", "tftrt_api.py", "tftrt_graph.py", "tftrt_log.py"),
-    "torch": ("cuda_device.py", "onnx_sources.py", "onnx_to_torch.py", "torch_device.py", "torch_graphs.py", "torch_models.py"),
+    "torch": _OF_TORCH,
+    "torch2trt": _OF_TORCH + ("backends/tensorrt.py", "tensorrt_api.py"),
 }  # type: Dict[str, Tuple[str, ...]]
 
 
