@@ -7,12 +7,12 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from .baseline_depth import age_in_words, session_time
 from .baseline_maintenance import DeviceSessions, SessionDifference, holds_cases, is_foreign, same_software, spread
 from .baselines import COMPARED_SESSIONS, BaselineSession
 from .condition_text import condition_figures
 from .devices import SoftwareUnderTest
 from .report.terminal import milliseconds
+from .wording import age_in_words, counted, session_time
 
 LIST_SCHEMA = "inference-gate-baselines/1"
 SESSION_SCHEMA = "inference-gate-baseline/1"
@@ -294,10 +294,6 @@ def difference_lines(before: BaselineSession, after: BaselineSession, difference
 
 
 # ---------------------------------------------------------------- parts
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def plain(text: str) -> str:
