@@ -11,6 +11,7 @@ from typing import Any, Literal
 from .accuracy import AccuracyDecision, AccuracyFigures
 from .cases import Case
 from .decision import LatencyDecision
+from .device_telemetry import TelemetryResult
 from .outcome import OK, Outcome
 from .verdict import Verdict, run_is_red, worst
 
@@ -128,7 +129,8 @@ class CaseResult:
     """One row of the result.
 
     ``verdict`` and ``reason`` are what the whole case comes to; :meth:`conclude` works them out of the parts. ``variant`` is None
-    for most cases; ``nodeids`` are the tests that were about this case.
+    for most cases; ``nodeids`` are the tests that were about this case. ``telemetry`` is what the device showed of power, temperatures and
+    clocks meanwhile, None where it showed nothing or was not asked.
     """
 
     id: str
@@ -146,6 +148,7 @@ class CaseResult:
     accuracy: AccuracyResult | None = None
     artifact: ArtifactResult | None = None
     peak_rss_bytes: int | None = None
+    telemetry: TelemetryResult | None = None
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:

@@ -126,6 +126,16 @@ def milliseconds(seconds: float, digits: int = 3) -> str:
     return f"{value:.{max(0, digits - before_the_point)}f}"
 
 
+def millijoules(joules: float) -> str:
+    """An energy in mJ to three significant digits, and never fewer than whole ones: ``12.1``."""
+    return milliseconds(joules)  # thousandths are thousandths
+
+
+def energy_change(before: float, after: float) -> str:
+    """Two energies in J as ``"12.1 -> 13.0"``, in mJ."""
+    return f"{millijoules(before)} -> {millijoules(after)}"
+
+
 def ratio_text(ratio: float) -> str:
     """Three decimals, as a difference of a thousandth is the least that anybody asks for; four digits from 10 on."""
     return f"{ratio:.3f}" if ratio < 9.9995 else f"{ratio:.4g}"
@@ -181,6 +191,7 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
         ]
     if all(case.batch == 1 for case in cases):
         figures = [column for column in figures if column.name != "throughput"]  # it would be the median in another unit
+    figures += _energy_columns(cases)
     columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
     return [*columns, _Column("verdict", "verdict", lambda case: str(case.verdict), number=False)]
 
@@ -253,6 +264,29 @@ def _p90(case: CaseResult) -> str:
 
 def _throughput(case: CaseResult) -> str:
     return _NOTHING if case.latency is None else f"{case.latency.throughput:.4g}"
+
+
+def _energy_columns(cases: Sequence[CaseResult]) -> list[_Column]:
+    """One for the rail of the whole board, or, where the device has none, for each of its rails."""
+    rails = sorted({name for case in cases if case.telemetry is not None for name in case.telemetry.shown_rails})
+
+    def cell(name: str) -> Callable[[CaseResult], str]:
+        def energy(case: CaseResult) -> str:
+            rail = None if case.telemetry is None else case.telemetry.rails.get(name)
+            return _NOTHING if rail is None else millijoules(rail.joules_per_inference)
+
+        return energy
+
+    if len(rails) == 1:
+        (name,) = rails
+        totals = {case.telemetry.total_rail for case in cases if case.telemetry is not None}
+        of = f"of the whole board (rail {name})" if name in totals else f"on rail {name} alone, which is not the whole machine"
+        return [_Column("energy", "energy\nmJ", cell(name), spare=8, legend=f"energy: of one inference, {of}")]
+    text = f"{', '.join(rails)}: energy of one inference on each rail; they may overlap, and none is the whole board"
+    return [
+        _Column(f"energy of {name}", f"{name}\nmJ", cell(name), spare=-1, legend=text if name == rails[0] else "")
+        for name in rails
+    ]
 
 
 def _baseline(case: CaseResult) -> str:
