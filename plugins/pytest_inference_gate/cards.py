@@ -9,22 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError
 
+from .backend_options import PATTERNS_IN_WORDS, BackendOptions
+from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
 from .errors import CardError
-
-CPU_BACKENDS: Mapping[str, Sequence[str]] = MappingProxyType(
-    {
-        "tensorflow": ("fp32",),
-        "tflite": ("fp32", "dynamic", "fp16", "int8", "full_int8"),
-        "onnxruntime": ("fp32", "int8"),
-    }
-)
-"""The built-in backends and the precisions of each; a plugin can add more through :func:`load_card`'s ``known_backends``."""
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time
@@ -36,12 +28,14 @@ DEFAULT_EVALUATION_COUNT = 64
 _NAME_PATTERN = r"^[a-z0-9][a-z0-9_.]*$"
 _SHA256_PATTERN = r"^[0-9a-f]{64}$"
 _MD5_PATTERN = r"^[0-9a-f]{32}$"
-_FUNCTION_PATTERN = r"^keras\.applications\.[A-Za-z0-9_.]+$"
+_FUNCTION_PATTERN = r"^(keras\.applications|torchvision\.models)\.[A-Za-z0-9_.]+$"
 _PATTERNS_IN_WORDS = {
     _NAME_PATTERN: "lower-case letters, digits, '_' and '.', beginning with a letter or a digit",
     _SHA256_PATTERN: "64 lower-case hexadecimal digits",
     _MD5_PATTERN: "32 lower-case hexadecimal digits",
-    _FUNCTION_PATTERN: "the dotted name of a constructor in keras.applications, such as 'keras.applications.MobileNetV2'",
+    _FUNCTION_PATTERN: "the dotted name of a constructor in keras.applications or torchvision.models, such as "
+    "'keras.applications.MobileNetV2' or 'torchvision.models.mobilenet_v2'",
+    **PATTERNS_IN_WORDS,
 }
 
 Name = Annotated[str, StringConstraints(pattern=_NAME_PATTERN)]
@@ -52,6 +46,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy's and TensorFlow's ge
 CheckpointFormat = Literal[
     "keras",  # a whole model: .keras, or .h5 that holds its architecture too
     "keras_weights",  # weights alone (.h5, .weights.h5): needs an architecture
+    "torch_weights",  # a state dict of PyTorch alone (.pth, .pt): needs an architecture
     "seeded",  # no file: an architecture with weights drawn from a seed; latency and agreement only
     "saved_model",  # a directory, or an archive that holds one
     "tf1_checkpoint",  # .ckpt.index/.data with a .meta graph, or an archive that holds them
@@ -67,10 +62,14 @@ class _Section(BaseModel):
 
 
 class Architecture(_Section):
-    """A constructor of ``keras.applications``, called with ``arguments`` and ``weights=None``."""
+    """A constructor of ``keras.applications`` or ``torchvision.models``, called with ``arguments`` and no weights."""
 
     function: Annotated[str, StringConstraints(pattern=_FUNCTION_PATTERN)]
     arguments: dict[str, Any] = {}
+
+    @property
+    def is_of_torchvision(self) -> bool:
+        return self.function.startswith("torchvision.")
 
 
 class Checkpoint(_Section):
@@ -187,6 +186,8 @@ class ModelCard(_Section):
     calibration: DataSource | None = None
     tolerance: Tolerance = Tolerance()
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
+    devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
+    options: BackendOptions = BackendOptions()
     batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     threads: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     path: Path = Field(exclude=True)  # the card's own file
@@ -203,14 +204,14 @@ class ModelCard(_Section):
 
 def load_card(
     path: Path,
-    known_backends: Mapping[str, Collection[str]] = CPU_BACKENDS,
+    known_backends: KnownBackends = BACKENDS,
     *,
     extra_scalings: Collection[str] = (),
 ) -> ModelCard:
     """Read the card at ``path``.
 
-    ``known_backends`` maps the name of each backend to its precisions; ``extra_scalings`` are names of scalings that hooks add
-    to :data:`BUILT_IN_SCALINGS`. Raises :class:`CardError` with one line for each problem.
+    ``known_backends`` maps the name of each backend to what its cases can be, or to its precisions alone; ``extra_scalings`` are names
+    of scalings that hooks add to :data:`BUILT_IN_SCALINGS`. Raises :class:`CardError` with one line for each problem.
     """
     path = Path(path)
     document = _read_toml(path)
@@ -224,11 +225,14 @@ def load_card(
         raise _card_error(path, problems) from None
     problems = [
         *_checkpoint_problems(card.checkpoint),
+        *_architecture_problems(card),
         *_input_problems(card),
         *_data_problems("evaluation", card.evaluation),
         *_data_problems("calibration", card.calibration),
         *_separation_problems(card),
-        *_backend_problems(card, known_backends),
+        *_backend_problems(card, backend_infos(known_backends)),
+        *_device_problems(card, backend_infos(known_backends)),
+        *_option_problems(card, known_backends),
         *_scaling_problems(card, extra_scalings),
     ]
     if problems:
@@ -238,7 +242,7 @@ def load_card(
 
 def load_cards(
     directory: Path,
-    known_backends: Mapping[str, Collection[str]] = CPU_BACKENDS,
+    known_backends: KnownBackends = BACKENDS,
     *,
     extra_scalings: Collection[str] = (),
 ) -> list[ModelCard]:
@@ -447,18 +451,20 @@ def _checkpoint_problems(checkpoint: Checkpoint) -> Iterable[Problem]:
         yield "checkpoint", "found neither file nor url, expected one of them"
     elif len(given) > 1:
         yield "checkpoint", f"found {' and '.join(given)}, expected only one of them"
-    if checkpoint.format in ("keras_weights", "seeded"):
+    if checkpoint.format in ("keras_weights", "torch_weights", "seeded"):
         if checkpoint.architecture is None:
             yield (
                 "checkpoint.architecture",
                 f"found nothing; format {checkpoint.format!r} needs the architecture that the weights belong to, "
-                "such as {function = 'keras.applications.MobileNetV2'}",
+                f"such as {{function = '{_EXAMPLES[checkpoint.format == 'torch_weights']}'}}",
             )
-        elif "weights" in checkpoint.architecture.arguments:
-            yield (
-                "checkpoint.architecture.arguments.weights",
-                "found a value, expected none: the weights come from the checkpoint",
-            )
+        else:
+            for name in _WEIGHT_ARGUMENTS:
+                if name in checkpoint.architecture.arguments:
+                    yield (
+                        f"checkpoint.architecture.arguments.{name}",
+                        "found a value, expected none: the weights come from the checkpoint",
+                    )
     elif checkpoint.architecture is not None:
         yield (
             "checkpoint.architecture",
@@ -483,6 +489,35 @@ def _checkpoint_problems(checkpoint: Checkpoint) -> Iterable[Problem]:
             )
     if checkpoint.url is not None:
         yield from _url_problems("checkpoint.url", checkpoint.url)
+
+
+_EXAMPLES = ("keras.applications.MobileNetV2", "torchvision.models.mobilenet_v2")
+_WEIGHT_ARGUMENTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
+_TORCH_BACKENDS = ("torch", "torch2trt")
+
+
+def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
+    """What an architecture demands of the rest: whose weights, which layout, which backends."""
+    architecture = card.checkpoint.architecture
+    if architecture is None:
+        return
+    key, of_torchvision = "checkpoint.architecture.function", architecture.is_of_torchvision
+    whose = {"keras_weights": False, "torch_weights": True}.get(card.checkpoint.format, of_torchvision)
+    if whose != of_torchvision:
+        place = "torchvision.models" if whose else "keras.applications"
+        yield key, f"found {_found(architecture.function)}, expected one in {place} with format {card.checkpoint.format!r}"
+        return
+    if not of_torchvision:
+        return
+    if card.input.layout != "nchw":
+        yield "input.layout", f"found {_found(card.input.layout)}, expected 'nchw': the models of torchvision take channels first"
+    for backend in card.backends:
+        if backend in BACKENDS and backend not in _TORCH_BACKENDS:
+            yield (
+                _dotted(("backends", backend)),
+                f"found a backend that takes no architecture of torchvision, expected {' or '.join(_TORCH_BACKENDS)}; "
+                "others take the model as an ONNX file",
+            )
 
 
 def _url_problems(key: str, url: str) -> Iterable[Problem]:
@@ -572,17 +607,18 @@ def _separation_problems(card: ModelCard) -> Iterable[Problem]:
         yield "calibration.sha256", f"found {calibration.sha256}, which is the evaluation set's digest; expected other pictures"
 
 
-def _backend_problems(card: ModelCard, known_backends: Mapping[str, Collection[str]]) -> Iterable[Problem]:
+def _backend_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]) -> Iterable[Problem]:
     for backend, precisions in card.backends.items():
         key = _dotted(("backends", backend))
         if backend not in known_backends:
             yield key, _unknown_name(backend, "backend", list(known_backends))
             continue
+        known = known_backends[backend].precisions
         if not precisions:
-            yield key, f"found an empty array, expected at least one of {', '.join(known_backends[backend])}"
+            yield key, f"found an empty array, expected at least one of {', '.join(known)}"
         for index, precision in enumerate(precisions):
-            if precision not in known_backends[backend]:
-                yield f"{key}[{index}]", _unknown_name(precision, f"precision of {backend}", list(known_backends[backend]))
+            if precision not in known:
+                yield f"{key}[{index}]", _unknown_name(precision, f"precision of {backend}", known)
             elif precision in precisions[:index]:
                 yield f"{key}[{index}]", f"found {precision!r} a second time, expected each precision once"
             elif precision in CALIBRATED_PRECISIONS and card.calibration is None:
@@ -596,10 +632,55 @@ def _backend_problems(card: ModelCard, known_backends: Mapping[str, Collection[s
         for index, value in enumerate(values):
             if value in values[:index]:
                 yield f"{name}[{index}]", f"found {value} a second time, expected each number once"
-    precisions = list(dict.fromkeys(precision for known in known_backends.values() for precision in known))
+    precisions = list(dict.fromkeys(precision for info in known_backends.values() for precision in info.precisions))
     for precision in card.tolerance.by_precision:
         if precision not in precisions:
             yield _dotted(("tolerance", "by_precision", precision)), _unknown_name(precision, "precision", precisions)
+
+
+def _device_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]) -> Iterable[Problem]:
+    for backend, devices in card.devices.items():
+        key = _dotted(("devices", backend))
+        if backend not in card.backends:
+            yield key, _no_case_of(backend, card)
+            continue
+        if backend not in known_backends:
+            continue  # said of [backends] already
+        info = known_backends[backend]
+        unknown = [device for device in devices if device not in info.devices]
+        for index, device in enumerate(devices):
+            if device in unknown:
+                yield f"{key}[{index}]", _unknown_name(device, f"device of {backend}", info.devices)
+            elif device in devices[:index]:
+                yield f"{key}[{index}]", f"found {device!r} a second time, expected each device once"
+        if unknown:
+            continue
+        for precision in card.backends[backend]:
+            able = [device for device in info.devices if info.runs(precision, device)]
+            if able and not set(able) & set(devices):
+                yield (
+                    key,
+                    f"found {', '.join(devices)}, where {backend} has no {precision}; expected {' or '.join(able)} too, "
+                    f"or no {precision} in backends.{backend}",
+                )
+
+
+def _option_problems(card: ModelCard, known_backends: Collection[str]) -> Iterable[Problem]:
+    for backend, table in card.options.tables().items():
+        key = _dotted(("options", backend))
+        if backend not in known_backends:
+            yield key, _unknown_name(backend, "backend", list(known_backends))
+        elif backend in BACKENDS and backend not in BackendOptions.model_fields:
+            yield key, f"found options, expected none: the backend {backend} has none"
+        elif not isinstance(table, (BaseModel, Mapping)):
+            yield key, f"found {_found(table)}, expected a table"
+        elif backend not in card.backends:
+            yield key, _no_case_of(backend, card)
+
+
+def _no_case_of(backend: str, card: ModelCard) -> str:
+    known = card.backends
+    return f"found a value, but [backends] has no {backend}; expected one of {', '.join(known)}{_suggestion(backend, known)}"
 
 
 def _scaling_problems(card: ModelCard, extra_scalings: Collection[str]) -> Iterable[Problem]:

@@ -12,7 +12,9 @@ A backend module has
 * ``Runner(model, precision, threads, batch, input)`` with ``inputs``, ``outputs`` (descriptions of tensors), ``set_inputs(array)``,
   ``infer()``, ``get_output()`` (float32, quantization undone) and ``prepared()``, which gives a callable without arguments that does one
   synchronised inference of what was set and nothing else. Where the device has a clock of its own, ``prepared_on_device()`` gives a
-  callable that does the same and returns the seconds by that clock.
+  callable that does the same and returns the seconds by that clock;
+* where wanted, ``RUNNER_TAKES``: which of ``"device"`` (``"cpu"``, ``"cuda"`` or ``"edgetpu"``) and ``"options"`` (the card's table for
+  this backend, ``{}`` where it has none) the ``Runner`` takes too, as keyword arguments. ``convert`` finds both in its request.
 
 Any module may be absent from an archive; ``--backend NAME=FILE`` adds one from elsewhere.
 """
@@ -28,7 +30,7 @@ from typing import Any, Dict, List, Tuple  # noqa: F401
 
 from ..failures import Unsupported
 
-BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt")
+BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt", "torch")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
 SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
@@ -37,6 +39,7 @@ SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
 OWN_MODULES = {
     "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
     "tensorrt": ("cuda_device.py", "onnx_precision.py", "onnx_sources.py", "pycuda_device.py", "tensorrt_api.py"),
+    "torch": ("cuda_device.py", "onnx_sources.py", "onnx_to_torch.py", "torch_device.py", "torch_graphs.py", "torch_models.py"),
 }  # type: Dict[str, Tuple[str, ...]]
 
 
