@@ -61,7 +61,7 @@ def measure_replicate(
     """Start an agent, load, warm up, measure, stop. Raises :class:`StageFailed`."""
     with role.start(log_name) as agent:
         loaded = agent.load(load_arguments(case, artifact, role.target.put))
-        telemetry = telemetry_wish(role.probe.get("device") or {}, getattr(case, "device", "cpu"))
+        telemetry = telemetry_wish(role.probe.get("device") or {}, case.device)
         return measure_loaded(agent, role.target.put(inputs.path), plan, loaded["seconds"], telemetry=telemetry)
 
 
