@@ -177,12 +177,15 @@ class SoftwareUnderTest:
         """What changed, by name, such as ``"ai-edge-litert 2.1.0 -> 2.3.0"``; ``none`` stands for not there or not known."""
         old, new = (side.versions if isinstance(side, SoftwareUnderTest) else side for side in (before, after))
         names = sorted({*old, *new})
-        versions = ((name, _version_of(old, name), _version_of(new, name)) for name in names)
+        versions = ((name, version_of(old, name), version_of(new, name)) for name in names)
         return [f"{name} {was or 'none'} -> {now or 'none'}" for name, was, now in versions if was != now]
 
 
-def _version_of(versions: Mapping[str, str], name: str) -> str | None:
-    """Where an environment converts by itself, what it converts with stands under the plain names."""
+def version_of(versions: Mapping[str, str], name: str) -> str | None:
+    """The version under a name, None where there is none.
+
+    Where an environment converts by itself, what it converts with (``converter:NAME``) stands under the plain names.
+    """
     return versions.get(name, versions.get(name.removeprefix("converter:")))
 
 

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, Literal
 
 from .accelerators import Marker, target_markers
-from .decision import session_spread
+from .decision import MEDIAN_TO_MEAN, session_spread
 from .devices import Condition, DeviceIdentity, Kind
 from .machine_condition import KERNELS, disturbing_load, is_disturbed, load_by_others, stolen_share
 
@@ -111,7 +111,7 @@ def smallest_tolerance(readings: Sequence[float]) -> float | None:
     """
     if len(readings) < 3:
         return None
-    error = sqrt(2) * 1.2533 * session_spread(readings) / sqrt(REPLICATES)
+    error = sqrt(2) * MEDIAN_TO_MEAN * session_spread(readings) / sqrt(REPLICATES)
     return max(0.01, ceil(300 * error - 1e-9) / 100)
 
 
