@@ -124,7 +124,7 @@ class RecordedAgent(AgentProcess):
     def _load(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         self._case_id = self._target.case_of(arguments)
         if self._case_id is None:
-            self._fail("load", self._why_unknown(arguments))
+            self._fail("load", self._why_unknown())
         case = self._recorded(self._case_id)
         replicate = self._target.replicate(self._case_id)
         part = replicate if replicate is not None else case.predict
@@ -132,14 +132,11 @@ class RecordedAgent(AgentProcess):
             return dict(part.load.model_dump())
         self._give_failure(case, "load")
 
-    def _why_unknown(self, arguments: Mapping[str, Any]) -> str:
+    def _why_unknown(self) -> str:
         path = self._target.address.path
-        same = {name: value for name, value in arguments.items() if name != "model"}
-        for load in self._target.results.load.values():
-            if {name: value for name, value in load.items() if name != "model"} == same:
-                return (
-                    f"{path} was measured with another artifact than the one that is converted here now: export the bundle again"
-                )
+        # Logs are named after the case that the agent is for.
+        if any(self.log.name.startswith(f"{case_id}.") for case_id in self._target.results.load):
+            return f"{path} was measured with another artifact than the one that is converted here now: export the bundle again"
         return f"{path} has no such case: select those that it has, or export a bundle with this one"
 
     def _recorded(self, case_id: str) -> RecordedCase:
