@@ -475,7 +475,8 @@ class GateRun:
             else:
                 self._measure_alone(record)
         finally:
-            record.cost += time.perf_counter() - start
+            if self._recorded is None:  # what it cost elsewhere is not known
+                record.cost += time.perf_counter() - start
 
     def _takes_turns(self, record: CaseRecord) -> bool:
         return record.other is not None and record.other.case is not None and record.other.outcome.ok

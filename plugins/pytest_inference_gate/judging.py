@@ -131,7 +131,7 @@ def judge(
         result.accuracy = _judge_accuracy(record)
         result.conclude(result.accuracy.verdict, result.accuracy.decision.reason)
     if wants_latency:
-        result.latency = replace(summarize_replicates(record.all_replicates, batch=record.case.batch), cost=record.cost)
+        result.latency = replace(summarize_replicates(record.all_replicates, batch=record.case.batch), cost=record.cost or None)
         peaks = [replicate.peak_rss_bytes for replicate in record.all_replicates if replicate.peak_rss_bytes is not None]
         result.peak_rss_bytes = max(peaks, default=None)
         result.telemetry = summarize_telemetry(
