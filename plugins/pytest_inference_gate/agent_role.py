@@ -78,8 +78,15 @@ class AgentRole:
         known: Mapping[str, Any] = self.probe["backends"].get(name, {})
         return known
 
-    def require(self, case: Case, *, convert: bool) -> None:
-        """Raise ``unsupported`` where this target cannot convert, or run, the case's backend in its precision."""
+    def takes(self, backend: str, source: str) -> bool:
+        """Whether the backend converts from the format ``source`` here."""
+        return source in self.backend(backend).get("source_formats", (source,))
+
+    def require(self, case: Case, *, convert: bool, from_source: bool = True) -> None:
+        """Raise ``unsupported`` where this target cannot convert, or run, the case's backend in its precision.
+
+        ``from_source``: it must convert from the checkpoint's own format.
+        """
         backend = self.backend(case.backend)
         able, precisions = ("can_convert", "precisions_convert") if convert else ("can_run", "precisions_run")
         stage: Stage = "convert" if convert else "load"
@@ -89,7 +96,7 @@ class AgentRole:
         if case.precision not in backend.get(precisions, ()):
             raise StageFailed(Outcome("unsupported", stage, f"{case.backend} has no precision {case.precision}"))
         source = case.card.checkpoint.format
-        if convert and source not in backend.get("source_formats", (source,)):
+        if convert and from_source and not self.takes(case.backend, source):
             raise StageFailed(
                 Outcome("unsupported", stage, f"{self.target.name} has no converter from {source} to {case.backend}")
             )

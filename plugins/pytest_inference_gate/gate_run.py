@@ -71,21 +71,23 @@ class GateRun:
         self.notes: list[str] = []  # what the user should know of the whole run
         self.condition_before = self.condition_after = Condition()
         self.canary: dict[str, Any] = {}  # what the machine's canary showed, as the session file keeps it
-        self.preparation = Preparation(environment.store, environment.converter, self._fetch, self._inputs, progress.step)
+
+        def preparation(
+            converter: AgentRole,
+            fetch: Callable[[ModelCard], FetchedCheckpoint] = self._fetch,
+            inputs: Callable[[ModelCard, str], PreparedInputs] = self._inputs,
+        ) -> Preparation:
+            return Preparation(environment.store, converter, fetch, inputs, progress.step, environment.built_on_device)
+
+        self.preparation = preparation(environment.converter)
         self.other_preparation: Preparation | None = None
         if environment.other is not None:
             self.other_preparation = self.preparation
             if settings.against_models is not None:  # cards of their own, under the same names
-                self.other_preparation = Preparation(
-                    environment.store, environment.other.converter, self._fetch, self._inputs, progress.step
-                )
+                self.other_preparation = preparation(environment.other.converter)
             elif environment.other.converter is not environment.converter:
-                self.other_preparation = Preparation(
-                    environment.store,
-                    environment.other.converter,
-                    self.preparation.checkpoint,
-                    self.preparation.inputs,
-                    progress.step,
+                self.other_preparation = preparation(
+                    environment.other.converter, self.preparation.checkpoint, self.preparation.inputs
                 )
             for case_id, record in self.records.items():
                 record.other = OtherSide(other_cases.get(case_id))
@@ -108,9 +110,7 @@ class GateRun:
                 one for one in alive if self._attempt(one, self._require_runtime) and self._attempt(one, self._fetch_and_prepare)
             ]
         with self._phase("convert"):
-            converting = [(one, partial(self._convert, one)) for one in alive]
-            converting += [(one, partial(self._convert_other, other)) for one in alive if (other := self._other_case(one.case))]
-            self._side_by_side([(one.case.id, task) for one, task in converting], running)
+            self._convert_all(alive, running)
         if not self.environment.runtime.target.is_here:
             with self._phase("send"):
                 for one in alive:
@@ -118,13 +118,11 @@ class GateRun:
                         self._attempt(one, self._send)
         with self._phase("predict"):
             predicting = [one.case for one in alive if one.accuracy and self.records[one.case.id].outcome.ok]
-            self._side_by_side(
-                [(case.id, partial(self._predict, case)) for case in predicting], running, elsewhere=self._elsewhere
-            )
+            self._side_by_side([(case.id, partial(self._predict, case)) for case in predicting], running, alone=self._elsewhere)
         self._measure([one.case for one in alive if one.latency and self.records[one.case.id].outcome.ok], decide)
         with self._phase("predict"):
             alone = [(one.case.id, partial(self._run_other_alone, one.case)) for one in alive]
-            self._side_by_side(alone, running, elsewhere=self._elsewhere)
+            self._side_by_side(alone, running, alone=self._elsewhere)
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -154,13 +152,13 @@ class GateRun:
         return not self.environment.runtime.target.is_here
 
     def _side_by_side(
-        self, tasks: Sequence[tuple[str, Callable[[], None]]], running: RunningAgents, *, elsewhere: bool = False
+        self, tasks: Sequence[tuple[str, Callable[[], None]]], running: RunningAgents, *, alone: bool = False
     ) -> None:
         """Run the tasks, as many at once as cores and memory allow; a task's ``StageFailed`` becomes the outcome of the case it names.
 
-        ``elsewhere``: they are the work of another machine, which gets them one by one.
+        ``alone``: one by one.
         """
-        jobs = 1 if elsewhere else self._jobs(len(tasks))
+        jobs = 1 if alone else self._jobs(len(tasks))
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="inference-gate")
         try:
             pending = {pool.submit(task): case_id for case_id, task in tasks}
@@ -234,11 +232,32 @@ class GateRun:
         artifact = self.records[one.case.id].artifact
         assert artifact is not None
         put = self.environment.runtime.target.put
-        put(artifact.directory / "payload")
+        put(artifact.payload)
         put(self.preparation.evaluation_inputs(one.case.card).path)
 
+    def _convert_all(self, wanted: Sequence[WantedCase], running: RunningAgents) -> None:
+        """What the converter makes, side by side; then what the runtime builds, one by one: it times its kernels while it builds."""
+        here, there = [], []
+        for one in wanted:
+            conversions = [(one.case.id, partial(self._convert, one))]
+            if (other := self._other_case(one.case)) is not None:
+                conversions.append((one.case.id, partial(self._convert_other, other)))
+            if self.preparation.is_built_on_device(one.case):
+                here.append((one.case.id, partial(self._prepare_source, one.case)))
+                there += conversions
+            else:
+                here += conversions
+        self._side_by_side(here, running)
+        self._side_by_side(there, running, alone=True)
+        used = dict.fromkeys(one for one in (self.preparation, self.other_preparation) if one is not None)
+        self.notes += [remark for preparation in used for remark in preparation.remarks()]
+
+    def _prepare_source(self, case: Case) -> None:
+        self.preparation.prepare_source(case, self.environment.runtime)
+
     def _convert(self, one: WantedCase) -> None:
-        self.records[one.case.id].artifact = self._preparation_with_converter(one.case, own=True).artifact(one.case)
+        preparation = self._preparation_with_converter(one.case, own=True)
+        self.records[one.case.id].artifact = preparation.artifact(one.case, self.environment.runtime)
         if not one.accuracy and not one.latency:
             self.used.add(one.case.id)
 
@@ -247,19 +266,22 @@ class GateRun:
         return None if other is None else other.case
 
     def _convert_other(self, case: Case) -> None:
-        other = self.records[case.id].other
-        assert other is not None and self.other_preparation is not None
+        other, stack = self.records[case.id].other, self.environment.other
+        assert other is not None and stack is not None and self.other_preparation is not None
         try:
             self.other_preparation.evaluation_inputs(case.card)
-            other.artifact = self._preparation_with_converter(case, own=False).artifact(case)
+            other.artifact = self._preparation_with_converter(case, own=False).artifact(case, stack.runtime)
         except StageFailed as failure:
             other.outcome = failure.outcome
 
     def _preparation_with_converter(self, case: Case, *, own: bool) -> Preparation:
-        """Each stack converts for itself, unless it is a bare runtime without any converter: then it runs what the other one made."""
+        """Each stack converts for itself, unless it is a bare runtime without any converter: then it runs what the other one made.
+
+        What a runtime builds for itself runs nowhere else.
+        """
         if self.other_preparation is None:
             return self.preparation
-        if self._settings.against_models is not None:
+        if self._settings.against_models is not None or self.preparation.is_built_on_device(case):
             return self.preparation if own else self.other_preparation
         mine, theirs = (self.preparation, self.other_preparation) if own else (self.other_preparation, self.preparation)
 

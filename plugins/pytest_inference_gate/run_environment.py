@@ -18,6 +18,7 @@ from .devices import DeviceIdentity, SoftwareUnderTest
 from .errors import GateError
 from .hookspecs import BackendExtension
 from .options import Settings
+from .preparation import BUILT_ON_DEVICE
 from .targets import Target
 from .targets.interpreter import InterpreterTarget
 
@@ -41,13 +42,15 @@ class Stack:
 
 @dataclass(frozen=True)
 class RunEnvironment:
-    """``logs`` is this run's own folder; ``other`` is what is measured in turns with ``stack``."""
+    """``logs`` is this run's own folder; ``other`` is what is measured in turns with ``stack``; ``built_on_device`` names the backends
+    whose models the runtime builds."""
 
     store: ArtifactStore
     logs: Path
     stack: Stack
     device: DeviceIdentity
     other: Stack | None = None
+    built_on_device: frozenset[str] = BUILT_ON_DEVICE
 
     @property
     def converter(self) -> AgentRole:
@@ -101,7 +104,8 @@ def open_environment(
 
     own = stack(sys.executable)
     other = stack(settings.against or sys.executable) if settings.takes_turns else None
-    return RunEnvironment(store, logs, own, DeviceIdentity.from_facts(own.runtime.probe["device"]), other)
+    built_on_device = BUILT_ON_DEVICE.union(name for name, extension in extensions.items() if extension.builds_on_device)
+    return RunEnvironment(store, logs, own, DeviceIdentity.from_facts(own.runtime.probe["device"]), other, built_on_device)
 
 
 def _make_log_folder(root: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -97,6 +98,63 @@ def test_an_agent_that_dies_there_costs_one_case(linear_project, board):
     }
     (case,) = (case for case in document["cases"] if case["model"] == "other")
     assert case["outcome"]["signal"] == "SIGABRT"
+
+
+def artifacts(document):
+    return {case["id"]: (case["artifact"]["digest"], case["artifact"]["cached"]) for case in document["cases"]}
+
+
+def test_what_only_the_board_can_build_is_built_there_and_kept_here(linear_project, board, monkeypatch):
+    monkeypatch.setenv("LINEAR_BUILT_ON_DEVICE", "1")
+    python = board.python("own", f'LINEAR_STACK=first exec {sys.executable} "$@"')
+    target = f"--gate-target={board.url}?python={python}"
+    linear_project.write_card(precisions=("fp32", "int8"))
+    result, built = linear_project.gate_json(target)
+    assert result.ret == 0, result.stdout.str()
+    assert {cached for _, cached in artifacts(built).values()} == {False}
+    assert {"linear.json", "inputs.npy", "payload"} <= board.kept()  # checkpoint, pictures, and the model on its way back
+    assert list((board.home / ".cache" / "inference-gate" / "board" / "runs").iterdir()) == []
+    shutil.rmtree(board.home / ".cache")  # the store is here: a board that was set up anew gets what it had built
+    result, again = linear_project.gate_json(target)
+    assert result.ret == 0
+    assert artifacts(again) == {name: (digest, True) for name, (digest, _) in artifacts(built).items()}
+    assert not [notice for notice in again["notices"] if "built anew" in notice]
+    board.python("own", f'LINEAR_STACK=second exec {sys.executable} "$@"')  # an upgrade of what builds
+    result, upgraded = linear_project.gate_json(target)
+    assert {cached for _, cached in artifacts(upgraded).values()} == {False}
+    (notice,) = [notice for notice in upgraded["notices"] if "built anew" in notice]
+    assert notice.startswith("the engines of linear-linear-fp32-b1, linear-linear-int8-b1 in the store were built")
+    assert "linear first -> second" in notice
+
+
+def test_what_the_runtime_builds_here_is_not_the_converter_s(linear_project, monkeypatch):
+    monkeypatch.setenv("LINEAR_BUILT_ON_DEVICE", "1")
+    _, own = linear_project.gate_json(f"--gate-convert-with={linear_project.other_stack()}")
+    _, other = linear_project.gate_json(f"--gate-run-with={linear_project.other_stack()}")
+    assert [cached for document in (own, other) for _, cached in artifacts(document).values()] == [False, False]
+    assert any("linear this -> other" in notice for notice in other["notices"])
+
+
+@pytest.mark.parametrize(
+    ("moment", "says"),
+    [("*agent.pyz*--guard*", "was lost"), ("*new-folder*", "was lost"), ("*give*", "was lost")],
+    ids=["the build", "the folder", "the way back"],
+)
+def test_a_build_that_loses_its_board_is_unreachable_and_leaves_nothing_half(linear_project, board, monkeypatch, moment, says):
+    monkeypatch.setenv("LINEAR_BUILT_ON_DEVICE", "1")
+    # The first agent there is for probing, the second one builds.
+    count, number = board.folder / "count", 2 if "agent" in moment else 1
+    board.before(
+        f'case "$SSH_ORIGINAL_COMMAND" in {moment}) echo x >> {count};'
+        f' if [ "$(wc -l < {count})" = {number} ]; then kill -9 $PPID; fi;; esac'
+    )
+    result, document = linear_project.gate_json(f"--gate-target={board.url}")
+    assert result.ret == 1
+    assert list(verdicts(document).values()) == [("broken", "unreachable")]
+    (case,) = document["cases"]
+    assert case["outcome"]["stage"] == "convert" and says in case["outcome"]["message"]
+    result, document = linear_project.gate_json(f"--gate-target={board.url}")
+    assert result.ret == 0 and not document["cases"][0]["artifact"]["cached"]
 
 
 def test_the_runner_fixture_asks_the_board(linear_project, board):
