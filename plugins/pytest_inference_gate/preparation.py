@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .agent_role import AgentRole
 from .artifacts import ArtifactStore, StoredArtifact
+from .backends import BACKENDS, agent_device
 from .cards import ModelCard
 from .cases import Case
 from .intermediates import Intermediate, choose_intermediate
@@ -24,8 +25,8 @@ from .zoo import FetchedCheckpoint
 if TYPE_CHECKING:
     import numpy
 
-BUILT_ON_DEVICE = frozenset({"tensorrt", "tftrt", "torch2trt"})
-"""Backends whose models are built by the device that runs them, with its own libraries, and run nowhere else."""
+BUILT_ON_DEVICE = frozenset(name for name, info in BACKENDS.items() if info.builds_on_device)
+"""Built-in backends whose models are built by the device that runs them, with its own libraries, and run nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ class Preparation:
         Some backends' models are built by ``runtime`` itself, in a folder of its own there, and fetched into the store.
         """
         builder = self._builder(case, runtime)
-        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), builder.target.key)
+        device = agent_device(case.device)
+        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), device, builder.target.key)
         value: StoredArtifact = self._once(key, lambda: self._convert(case, builder))
         return value
 
@@ -168,13 +170,15 @@ class Preparation:
             # Of the agent: what an older release of the plugin converted or predicted is not used.
             "code": backend.get("code"),
             "machine": builder.probe.get("machine"),
+            **_not_default(case),
         }
         model: StoredArtifact | None = None
         if intermediate is not None:
             model = self.artifact(intermediate.case(case), self.converter)
             ingredients["intermediate"] = {"format": intermediate.format, "artifact": model.digest}
             source = {"format": intermediate.format, "architecture": None, "seed": None, "inputs": [], "outputs": []}
-        name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}"
+        device = f"-{case.device}" if case.device_in_id else ""
+        name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}{device}"
         where = f" on {builder.target.name}" if self.is_built_on_device(case) else ""
 
         def make(directory: Path) -> Mapping[str, Any]:
@@ -193,6 +197,8 @@ class Preparation:
                         "backend": case.backend,
                         "precision": case.precision,
                         "batch": case.batch,
+                        "device": agent_device(case.device),
+                        "options": case.options,
                         "source": {**source, "path": path},
                         "input": input_settings,
                         "calibration": calibration_path,
@@ -290,6 +296,12 @@ def artifact_model(artifact: StoredArtifact) -> Path:
     return artifact.directory / "payload" / str(artifact.provenance["model"])
 
 
+def _not_default(case: Case) -> dict[str, Any]:
+    """Device and options, which are ingredients of an artifact only where they are not those of most."""
+    device, options = agent_device(case.device), case.options
+    return {**({"device": device} if device != "cpu" else {}), **({"options": options} if options else {})}
+
+
 def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], str] = str) -> dict[str, Any]:
     """What an agent's ``load`` wants; ``put`` is that of the agent's target.
 
@@ -302,5 +314,7 @@ def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], s
         "model": f"{put(artifact.payload)}/{artifact.provenance['model']}",
         "threads": case.threads,
         "batch": case.batch,
+        "device": agent_device(case.device),
+        "options": case.options,
         "input": {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout},
     }

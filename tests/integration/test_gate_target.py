@@ -135,7 +135,9 @@ def test_what_the_runtime_builds_here_is_not_the_converter_s(linear_project, mon
     assert any("linear this -> other" in notice for notice in other["notices"])
 
 
-@pytest.mark.parametrize("moment", ["*agent.pyz*--guard*", "*new-folder*", "*give*"], ids=["the build", "the folder", "the way back"])
+@pytest.mark.parametrize(
+    "moment", ["*agent.pyz*--guard*", "*new-folder*", "*give*"], ids=["the build", "the folder", "the way back"]
+)
 def test_a_build_that_loses_its_board_is_unreachable_and_leaves_nothing_half(linear_project, board, monkeypatch, moment):
     monkeypatch.setenv("LINEAR_BUILT_ON_DEVICE", "1")
     # The first agent there is for probing, the second one builds.
