@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .atomic_files import create_atomically, describe_refusal, explained
+from .coverage import Coverage, MalformedCoverage, parse_coverage
 from .errors import BaselineError
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ _REMEDY = "point --benchmark-storage at another directory"
 
 @dataclass(frozen=True)
 class BaselineCase:
-    """One case of a saved session: the medians of its replicates in seconds, and its whole block of the file."""
+    """One case of a saved session: the medians of its replicates in seconds, its whole block of the file, and how much of it ran on its
+    accelerator (None where that was not known, or not yet recorded)."""
 
     id: str
     replicates: tuple[float, ...]
     extra: Mapping[str, Any]
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True)
@@ -271,7 +274,11 @@ def _parse_case(block: Any, benchmark: str) -> BaselineCase:
     replicates = block.get("replicates")
     if not isinstance(replicates, list) or not replicates or not all(_is_duration(value) for value in replicates):
         raise _UnusableError(f"is damaged ({where} has no replicates in seconds)")
-    return BaselineCase(id, tuple(float(value) for value in replicates), block)
+    try:
+        coverage = None if block.get("coverage") is None else parse_coverage(block["coverage"])
+    except MalformedCoverage as problem:
+        raise _UnusableError(f"is damaged ({where} has a coverage that {problem})") from None
+    return BaselineCase(id, tuple(float(value) for value in replicates), block, coverage)
 
 
 def _parse_broken(broken: Any, where: str) -> dict[str, Mapping[str, Any]]:

@@ -45,6 +45,7 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         "peak_rss_bytes": result.peak_rss_bytes,
         "artifact": asdict(result.artifact) if result.artifact else None,
         "accuracy": asdict(result.accuracy.figures) if result.accuracy else None,
+        "coverage": result.coverage.found.as_dict() if result.coverage and result.coverage.found else None,
     }
 
 

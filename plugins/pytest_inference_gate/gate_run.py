@@ -9,7 +9,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from .agent_role import AgentRole, RunningAgents
 from .artifacts import StoredArtifact
 from .case_selection import Scalings, WantedCase
 from .cases import Case
+from .coverage import Coverage, MalformedCoverage, converter_coverage
 from .devices import Condition
 from .errors import GateError, StoreError
 from .evaluation_inputs import prepare_inputs
@@ -29,7 +30,7 @@ from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measu
 from .preparation import Preparation, PreparedInputs, load_arguments
 from .progress import Progress
 from .sequential import EARLIEST
-from .sweep import Plan, measure_replicate, sweep, telemetry_remarks
+from .sweep import Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
 
 if TYPE_CHECKING:
     import numpy
@@ -111,6 +112,7 @@ class GateRun:
             ]
         with self._phase("convert"):
             self._convert_all(alive, running)
+        self.notes += conversion_remarks(self.records.values())
         if not self.environment.runtime.target.is_here:
             with self._phase("send"):
                 for one in alive:
@@ -257,7 +259,7 @@ class GateRun:
 
     def _convert(self, one: WantedCase) -> None:
         preparation = self._preparation_with_converter(one.case, own=True)
-        self.records[one.case.id].artifact = preparation.artifact(one.case, self.environment.runtime)
+        self.records[one.case.id].artifact = _checked(preparation.artifact(one.case, self.environment.runtime))
         if not one.accuracy and not one.latency:
             self.used.add(one.case.id)
 
@@ -270,7 +272,8 @@ class GateRun:
         assert other is not None and stack is not None and self.other_preparation is not None
         try:
             self.other_preparation.evaluation_inputs(case.card)
-            other.artifact = self._preparation_with_converter(case, own=False).artifact(case, stack.runtime)
+            preparation = self._preparation_with_converter(case, own=False)
+            other.artifact = _checked(preparation.artifact(case, stack.runtime))
         except StageFailed as failure:
             other.outcome = failure.outcome
 
@@ -312,7 +315,9 @@ class GateRun:
         record.compared_with = FLOAT_REFERENCE if reference is None else OTHER_STACK
         if reference is None:
             reference = self.preparation.reference_predictions(case)
-        predictions = self._predictions(self.environment.runtime, case, record.artifact, inputs, f"{case.id}.predict")
+        predictions = self._predictions(
+            self.environment.runtime, case, record.artifact, inputs, f"{case.id}.predict", record.told
+        )
         labels = None if inputs.labels is None else numpy.asarray(inputs.labels)
         try:
             record.figures = compare_predictions(predictions, labels, reference)
@@ -327,7 +332,8 @@ class GateRun:
             return None
         try:
             inputs = self.other_preparation.evaluation_inputs(other.case.card)
-            found = self._predictions(stack.runtime, other.case, other.artifact, inputs, f"{record.case.id}.predict-other")
+            log_name = f"{record.case.id}.predict-other"
+            found = self._predictions(stack.runtime, other.case, other.artifact, inputs, log_name, other.told)
         except StageFailed as failure:
             other.outcome = failure.outcome
             return None
@@ -341,8 +347,15 @@ class GateRun:
             self._other_predictions(record)
 
     def _predictions(
-        self, role: AgentRole, case: Case, artifact: StoredArtifact, inputs: PreparedInputs, log_name: str
+        self,
+        role: AgentRole,
+        case: Case,
+        artifact: StoredArtifact,
+        inputs: PreparedInputs,
+        log_name: str,
+        told: list[Coverage],
     ) -> numpy.ndarray[Any, Any]:
+        """What the model says; what its runtime tells of the accelerator is added to ``told``."""
         import numpy
 
         found = self.environment.logs / f"{log_name}.npy"
@@ -350,7 +363,9 @@ class GateRun:
         there = target.place_for(found)
         with role.start(log_name) as agent:
             agent.load(load_arguments(case, artifact, target.put))
-            agent.predict({"inputs": target.put(inputs.path), "outputs": there})
+            coverage = runtime_coverage(agent.predict({"inputs": target.put(inputs.path), "outputs": there}), "predict")
+        if coverage is not None:
+            told.append(coverage)
         target.fetch(there, found)
         predictions: numpy.ndarray[Any, Any] = numpy.load(found, allow_pickle=False)
         found.unlink()
@@ -473,3 +488,30 @@ class GateRun:
             return
         other.ran = True
         record.pairs.append(pair)
+
+
+def _checked(artifact: StoredArtifact) -> StoredArtifact:
+    """The artifact, whose converter tells its coverage in a form that can be read. Raises :class:`StageFailed`."""
+    try:
+        converter_coverage(artifact.provenance)
+    except MalformedCoverage as problem:
+        message = f"what the converter tells of the coverage {problem}: correct the backend's convert()"
+        raise StageFailed(Outcome("build_error", "convert", message, log=artifact.log)) from None
+    return artifact
+
+
+def conversion_remarks(records: Iterable[CaseRecord]) -> list[str]:
+    """What the conversions want the user to know (``details["remarks"]``), each sentence once for each artifact, from the store or not."""
+    found: dict[tuple[str, str], str] = {}
+    for record in records:
+        for artifact in (record.artifact, record.other.artifact if record.other is not None else None):
+            details = artifact.provenance.get("details") if artifact is not None else None
+            remarks = details.get("remarks") if isinstance(details, Mapping) else None
+            for remark in remarks if isinstance(remarks, list) else ():
+                assert artifact is not None
+                case = record.case
+                sentence = " ".join(str(remark).split())
+                found.setdefault(
+                    (artifact.digest, sentence), f"{case.model}-{case.backend}-{case.precision}-b{case.batch}: {sentence}"
+                )
+    return list(dict.fromkeys(found.values()))

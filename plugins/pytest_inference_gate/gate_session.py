@@ -166,6 +166,8 @@ class GateSession:
                 wants_accuracy=wanted.accuracy,
                 invalid=self._veto(record, decisions.get(case_id)),
             )
+            if (coverage := self.results[case_id].coverage) is not None:
+                self.notices += [f"{case_id}: {remark}" for remark in coverage.decision.remarks]
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[case_id])
         self.notices += self._machine_remarks(wanting, decisions.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -10,11 +11,19 @@ from .artifacts import StoredArtifact
 from .cards import PrecisionTolerance
 from .cases import Case
 from .comparison import Baseline
+from .coverage import (
+    Coverage,
+    CoverageDemand,
+    converter_coverage,
+    judge_coverage,
+    least_covered,
+    told_by_runtime,
+)
 from .decision import ALPHA, LatencyDecision, decide
 from .outcome import OK, Outcome
 from .paired_decision import decide_pairs
 from .paired_measuring import ProcessPair
-from .results import AccuracyResult, ArtifactResult, CaseResult, Replicate, summarize_replicates
+from .results import AccuracyResult, ArtifactResult, CaseResult, CoverageResult, Replicate, summarize_replicates
 from .verdict import Verdict, of_outcome
 
 
@@ -22,13 +31,15 @@ from .verdict import Verdict, of_outcome
 class OtherSide:
     """What the other stack made of the case, in a run that measures two in turns. ``ran``: it has predicted or was measured.
 
-    ``case`` is the case as the other side's card has it, ``None`` where it has none of that name.
+    ``case`` is the case as the other side's card has it, ``None`` where it has none of that name; ``told`` is what its runtime said of the
+    coverage when it predicted.
     """
 
     case: Case | None
     outcome: Outcome = OK
     artifact: StoredArtifact | None = None
     ran: bool = False
+    told: list[Coverage] = field(default_factory=list)
 
 
 @dataclass
@@ -36,7 +47,7 @@ class CaseRecord:
     """What this run did with one case, raw: filled while it is prepared and measured.
 
     ``replicates`` were measured alone, ``pairs`` in turns with ``other``; ``compared_with`` says whose predictions the figures were made
-    with; ``cost`` is what measuring took so far, in seconds.
+    with; ``cost`` is what measuring took so far, in seconds; ``told`` is what the runtime said of the coverage when it predicted.
     """
 
     case: Case
@@ -50,6 +61,7 @@ class CaseRecord:
     other: OtherSide | None = None
     compared_with: str = FLOAT_REFERENCE
     cost: float = 0.0
+    told: list[Coverage] = field(default_factory=list)
 
     @property
     def all_replicates(self) -> list[Replicate]:
@@ -149,6 +161,9 @@ def judge(
             result.conclude(Verdict.INVALID, invalid)
         elif decision is not None:
             result.conclude(decision.verdict, decision.reason)
+    result.coverage = _judge_coverage(record, baseline)
+    if result.coverage is not None and result.coverage.red:
+        result.conclude(result.coverage.decision.verdict, result.coverage.decision.reason)
     if broken_before:
         result.conclude(Verdict.FIXED, "was broken in the baseline and works now; record a new baseline")
     if record.other is not None and record.other.case is None:
@@ -156,6 +171,37 @@ def judge(
     if record.other is not None and not record.other.outcome.ok:
         result.conclude(Verdict.FIXED, f"works, but not with the other stack: {_in_words(record.other.outcome)}")
     return result
+
+
+def _judge_coverage(record: CaseRecord, baseline: Baseline | None) -> CoverageResult | None:
+    """None where nothing tells a coverage, and nothing asks for one."""
+    found = _coverages(record.artifact, [*record.told, *_told(record.all_replicates)])
+    before: list[Coverage | None] = [case.coverage for case in baseline.cases(record.case.id)] if baseline else []
+    there = "in the baseline"
+    if record.other is not None:
+        other = _coverages(record.other.artifact, [*record.other.told, *_told([pair.reference for pair in record.pairs])])
+        before, there = [least_covered(other)] if other else [], "with the other stack"
+    demand = record.case.card.coverage.get(record.case.backend)
+    asked = None if demand is None else CoverageDemand(demand.minimum_share, demand.maximum_off_chip_bytes)
+    judged = [(one, judge_coverage(one, before, asked, there=there)) for one in found or [None]]
+    # One process that fell back is a fall-back, whatever the others did.
+    red = [(one, decision) for one, decision in judged if decision.verdict is Verdict.FALLBACK]
+    shown = least_covered(one for one, _ in red or judged if one is not None)
+    decision = next(decision for one, decision in red or judged if one is shown)
+    log = record.artifact.log if record.artifact is not None else None
+    return None if shown is None and not red else CoverageResult(shown, decision, log)
+
+
+def _told(replicates: Sequence[Replicate]) -> list[Coverage]:
+    return [replicate.coverage for replicate in replicates if replicate.coverage is not None]
+
+
+def _coverages(artifact: StoredArtifact | None, told: Sequence[Coverage]) -> list[Coverage]:
+    """What the runtime told, each once, completed by what the converter knows; the converter's word alone where the runtime has none."""
+    converter = None if artifact is None else converter_coverage(artifact.provenance)
+    if not told:
+        return [] if converter is None else [converter]
+    return list(dict.fromkeys(told_by_runtime(one, converter) for one in told))
 
 
 def _judge_failure(outcome: Outcome, *, broken_before: bool, ran_before: bool) -> tuple[Verdict, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import floor
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 from .accuracy import AccuracyDecision, AccuracyFigures
 from .cases import Case
+from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
 from .outcome import OK, Outcome
 from .verdict import Verdict, run_is_red, worst
@@ -25,7 +27,7 @@ class Replicate:
     """What one fresh agent process measured. Durations in seconds, one for each round; ``first_inference`` is None where the
     process had predicted before. ``telemetry`` is the summary of power, temperatures and clocks meanwhile, None where none was taken.
     ``device_rounds`` are further rounds by the accelerator's own clock, where it has one: they show how much of a round is its work,
-    and nothing is judged by them.
+    and nothing is judged by them. ``coverage`` is what the runtime told of it afterwards, None where it tells nothing.
     """
 
     load: float
@@ -37,6 +39,7 @@ class Replicate:
     condition: Mapping[str, Any] = field(default_factory=dict)
     telemetry: Mapping[str, Any] | None = None
     device_rounds: tuple[float, ...] = ()
+    coverage: Coverage | None = None
 
     @property
     def median(self) -> float:
@@ -112,6 +115,28 @@ class AccuracyResult:
 
 
 @dataclass(frozen=True)
+class CoverageResult:
+    """How much of the model runs on its accelerator: the least that one of its builds or processes showed.
+
+    ``found`` is None where nothing told it, and somebody asked; ``decision.before`` is what it was held against. ``log`` is the
+    conversion's, which may say more.
+    """
+
+    found: Coverage | None
+    decision: CoverageDecision
+    log: Path | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None where it was held against nothing."""
+        return self.decision.verdict if self.decision.reason else None
+
+    @property
+    def red(self) -> bool:
+        return self.decision.verdict is Verdict.FALLBACK
+
+
+@dataclass(frozen=True)
 class ArtifactResult:
     """The converted model that was run. ``cached``: it came from the store; ``convert_seconds`` is then what making it once
     took.
@@ -145,6 +170,7 @@ class CaseResult:
     latency: LatencyResult | None = None
     accuracy: AccuracyResult | None = None
     artifact: ArtifactResult | None = None
+    coverage: CoverageResult | None = None
     peak_rss_bytes: int | None = None
 
     @classmethod
