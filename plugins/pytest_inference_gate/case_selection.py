@@ -39,7 +39,10 @@ class WantedCase:
 
 
 class CaseSelection:
-    """The cases of a run, by id. What cannot be used raises ``pytest.UsageError`` with one sentence."""
+    """The cases of a run, by the parameter of their tests: the id, and the board among several.
+
+    What cannot be used raises ``pytest.UsageError`` with one sentence.
+    """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
@@ -55,7 +58,7 @@ class CaseSelection:
 
     @property
     def cases(self) -> dict[str, Case]:
-        """Every case that cards and options give, whether a test asks for it or not."""
+        """Every case that cards and options give, by the parameter of its tests, whether a test asks for it or not."""
         if self._cases is None:
             settings = self._settings
             try:
@@ -65,17 +68,18 @@ class CaseSelection:
                     batches=settings.batches,
                     threads=settings.threads,
                     known_backends=self._backends,
+                    boards=[name for name, _ in settings.boards] or [None],
                 )
             except GateError as error:
                 raise pytest.UsageError(str(error)) from None
-            self._cases = {case.id: case for case in cases}
+            self._cases = {case.test_id: case for case in cases}
         return self._cases
 
     def other_cases(self) -> dict[str, Case]:
-        """Every case of the models that are measured in turns with this run's. Raises ``pytest.UsageError``."""
+        """Every case of the models that are measured in turns with this run's, by id. Raises ``pytest.UsageError``."""
         folder, settings = self._settings.against_models, self._settings
         if folder is None:
-            return self.cases
+            return {case.id: case for case in self.cases.values()}
         try:
             cards = self._load_cards([folder])
             cases = build_cases(
@@ -115,7 +119,7 @@ class CaseSelection:
             # Raised here, it would be a collection error with a traceback for each module: it is told once, by require_cases.
             self._unusable = error
             return
-        parameters = [pytest.param(case.id, id=case.id, marks=getattr(pytest.mark, case.device)) for case in cases]
+        parameters = [pytest.param(case.test_id, id=case.test_id, marks=getattr(pytest.mark, case.device)) for case in cases]
         metafunc.parametrize("gate_case_id", parameters, indirect=True)
 
     def require_cases(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from . import verdict
-from .targets.ssh_address import SshAddress
+from .targets.ssh_address import SshAddress, board_names
 
 DEFAULT_TOLERANCE = 0.05
 DEFAULT_PAIRED_TOLERANCE = 0.03  # measuring in turns cancels most of what makes a stored baseline need more
@@ -149,7 +149,7 @@ OPTIONS: tuple[_Option, ...] = (
     _Option(
         "target",
         "URL",
-        "board whose runtimes are measured, such as ssh://user@board:port (repeatable, but a run has one of them so far)",
+        "board whose runtimes are measured, such as ssh://user@board:port (repeatable: each board is gated for itself)",
         parse_target,
         many=True,
     ),
@@ -234,6 +234,13 @@ class Settings:
     timeouts: dict[str, float]
     memory_limit: int | None
     seed: int | None
+
+    @property
+    def boards(self) -> list[tuple[str | None, SshAddress]]:
+        """The boards with the names that tell them apart in the ids of tests; the only one of a run needs none."""
+        if len(self.targets) == 1:
+            return [(None, self.targets[0])]
+        return list(zip(board_names(self.targets), self.targets, strict=True))
 
     @property
     def takes_turns(self) -> bool:
@@ -325,10 +332,13 @@ def is_configured(config: pytest.Config) -> bool:
 def check_targets(settings: Settings) -> None:
     """Raise ``pytest.UsageError`` for what a run with a board cannot do."""
     targets = settings.targets
-    if len(targets) > 1:
-        raise pytest.UsageError(
-            "--gate-target: a run measures on one board so far: run pytest once for each of them, each has baselines of its own"
-        )
+    places = [(target.host, target.port or 22) for target in targets]
+    for target, place in zip(targets, places, strict=True):
+        if places.count(place) > 1:
+            raise pytest.UsageError(
+                f"--gate-target names {target.host} twice, and two measurements on one board would disturb each other: name each board"
+                " once, and compare two Pythons of a board by saving a baseline with the one"
+            )
     if targets and settings.run_with is not None:
         raise pytest.UsageError(
             "--gate-run-with names a Python of this machine, but with --gate-target a board runs the models: leave it out, and name"

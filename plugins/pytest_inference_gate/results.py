@@ -153,7 +153,8 @@ class CaseResult:
     """One row of the result.
 
     ``verdict`` and ``reason`` are what the whole case comes to; :meth:`conclude` works them out of the parts. ``variant`` is None
-    for most cases; ``nodeids`` are the tests that were about this case.
+    for most cases; ``nodeids`` are the tests that were about this case. ``board`` is the name of the device among several, as in
+    ``DeviceResult.name``.
     """
 
     id: str
@@ -172,11 +173,17 @@ class CaseResult:
     artifact: ArtifactResult | None = None
     coverage: CoverageResult | None = None
     peak_rss_bytes: int | None = None
+    board: str | None = None
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:
         """An empty result for a case of the matrix."""
-        return cls(case.id, case.model, case.backend, case.precision, case.batch, case.threads, case.variant)
+        return cls(case.id, case.model, case.backend, case.precision, case.batch, case.threads, case.variant, board=case.board)
+
+    @property
+    def name(self) -> str:
+        """What tells the case from all others of the run: its id, and its board where there are several."""
+        return self.id if self.board is None else f"{self.id}@{self.board}"
 
     def conclude(self, verdict: Verdict, reason: str) -> None:
         """Take a further verdict into account: the worst of all given decides the case, with the reason that came with it.
@@ -189,21 +196,30 @@ class CaseResult:
 
 
 @dataclass(frozen=True)
-class DeviceResult:
-    """Where the run took place: the facts of ``devices``, as they go into the result file."""
-
-    id: str
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    software: Mapping[str, str] = field(default_factory=dict)
-    condition: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class ComparedSession:
     """A saved session that the run was compared with: its name and when it was taken, as ISO 8601."""
 
     name: str
     datetime: str
+
+
+@dataclass(frozen=True)
+class DeviceResult:
+    """One device on which the run took place: the facts of ``devices``, as they go into the result file.
+
+    ``name`` tells it from the others where there are several. ``compared_sessions`` are those of its baseline, oldest first;
+    ``software_changes`` like ``ai-edge-litert 2.1.0 -> 2.3.0``, None where there is no other software to compare with; ``saved`` the name
+    under which its cases became a baseline.
+    """
+
+    id: str
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    software: Mapping[str, str] = field(default_factory=dict)
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    compared_sessions: Sequence[ComparedSession] = ()
+    software_changes: Sequence[str] | None = None
+    saved: str | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +243,8 @@ class RunResult:
     * ``relaxed``: the verdicts that an option turned green. ``saved``: the name under which the run became a baseline.
     * ``exit_status``: pytest's, None while it is not known.
     * ``compared_sessions``: the sessions of the baseline, oldest first; ``against``: the other stack in a run of mode "against".
+    * ``devices``: all of them where there are several; ``device``, ``software_changes``, ``saved`` and ``compared_sessions`` are then those
+      of the first one, while ``cases`` are those of all.
     """
 
     mode: Mode
@@ -240,6 +258,25 @@ class RunResult:
     exit_status: int | None = None
     compared_sessions: Sequence[ComparedSession] = ()
     against: OtherStack | None = None
+    devices: Sequence[DeviceResult] = ()
+
+    @property
+    def each_device(self) -> list[RunResult]:
+        """The run as each device alone would have had it; this run itself where it has one device."""
+        if not self.devices:
+            return [self]
+        return [
+            replace(
+                self,
+                device=device,
+                cases=[case for case in self.cases if case.board == device.name],
+                software_changes=device.software_changes,
+                compared_sessions=device.compared_sessions,
+                saved=device.saved,
+                devices=(),
+            )
+            for device in self.devices
+        ]
 
     def counts(self) -> dict[Verdict, int]:
         """How many cases have each verdict, for those that occur, in the order of :class:`Verdict`."""

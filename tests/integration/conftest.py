@@ -133,5 +133,5 @@ def linear_project(pytester, monkeypatch):
     # What else this machine does while it runs tests must not take a verdict back: load and canary have tests of their own.
     monkeypatch.setattr("pytest_inference_gate.machine_condition.load_by_others", lambda *_: None)
     monkeypatch.setattr("pytest_inference_gate.machine_condition.stolen_share", lambda *_: None)
-    monkeypatch.setattr("pytest_inference_gate.gate_session.canary_shifts", lambda *_: ())
+    monkeypatch.setattr("pytest_inference_gate.device_gate.canary_shifts", lambda *_: ())
     return LinearProject(pytester)

@@ -167,17 +167,20 @@ def test_the_runner_fixture_asks_the_board(linear_project, board):
     assert "outputs.npy" not in board.kept()
 
 
-def test_a_board_that_cannot_be_used_ends_the_run_with_a_sentence(linear_project, board):
+def test_a_board_that_cannot_be_used_breaks_its_cases_with_a_sentence(linear_project, board):
     board.know(None)
-    result = linear_project.run(f"--gate-target={board.url}")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*{board.url} cannot be used as the runtime: the host key of * is not known here: run `ssh *"])
+    result, document = linear_project.gate_json(f"--gate-target={board.url}", "--benchmark-save=x")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert list(verdicts(document).values()) == [("broken", "unreachable")]
+    assert (document["device"]["id"], document["devices"][0]["name"]) == ("unknown", None)
+    result.stdout.fnmatch_lines(["*: broken: unreachable: the host key of * is not known here: run `ssh *"])
+    assert not linear_project.sessions()
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--gate-target=ssh://a", "--gate-target=ssh://b"], "run pytest once for each"),
+        (["--gate-target=ssh://me@a", "--gate-target=ssh://a:22?python=b"], "--gate-target names a twice"),
         (["--gate-target=nano"], "is not ssh://user@board"),
         (
             ["--gate-target=ssh://a", "--gate-run-with=python3"],

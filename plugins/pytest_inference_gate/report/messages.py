@@ -64,7 +64,7 @@ def latency_failure_message(
     paired = latency is not None and bool(latency.pair_ratios)
     verdict = Verdict.INVALID if invalid else case.verdict if decision is None else decision.verdict
     reason = latency.reason if latency is not None and invalid else case.reason if decision is None else decision.reason
-    lines = [f"{case.id} is {_words(verdict)}: {reason}"]
+    lines = [f"{case.name} is {_words(verdict)}: {reason}"]
     if latency is not None and decision is not None:
         lines += ["", *(f"  {line}".rstrip() for line in _plots(latency, decision, ascii_only=ascii_only))]
     lines.append("")
@@ -96,7 +96,7 @@ def accuracy_failure_message(
     ``paired``: the reference is not the float model but the other stack, prediction by prediction. ``reproduce`` is the command that
     evaluates exactly this case again.
     """
-    lines = [f"{case.id} is {_words(decision.verdict)}: {decision.reason}"]
+    lines = [f"{case.name} is {_words(decision.verdict)}: {decision.reason}"]
     if case.accuracy is not None:
         lines += _figures(case.accuracy, decision, paired=paired)
     lines += _changes(software_changes, paired=paired)
@@ -117,7 +117,7 @@ def broken_message(
         what += f" in {outcome.stage}"
     if outcome.signal is not None:
         what += f" by {outcome.signal}"
-    lines = [f"{case.id} is {_words(case.verdict)}: {what}"]
+    lines = [f"{case.name} is {_words(case.verdict)}: {what}"]
     if outcome.message:
         lines += ["", f"  {outcome.message}"]
     if outcome.log is not None:

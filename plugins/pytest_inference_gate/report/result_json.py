@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from math import isfinite
 from numbers import Integral, Real
@@ -15,7 +16,16 @@ from typing import Any
 
 from ..atomic_files import explained, write_atomically
 from ..errors import GateError
-from ..results import AccuracyResult, ArtifactResult, CaseResult, LatencyResult, OtherStack, RunResult
+from ..results import (
+    AccuracyResult,
+    ArtifactResult,
+    CaseResult,
+    ComparedSession,
+    DeviceResult,
+    LatencyResult,
+    OtherStack,
+    RunResult,
+)
 
 SCHEMA = "inference-gate/1"
 
@@ -27,17 +37,13 @@ def build_document(run: RunResult) -> dict[str, Any]:
     document = {
         "schema": SCHEMA,
         "mode": run.mode,
-        "device": {
-            "id": run.device.id,
-            "identity": run.device.identity,
-            "software": run.device.software,
-            "condition": run.device.condition,
-        },
+        "device": _device(run.device),
+        "devices": [_full_device(device) for device in run.devices or [_only_device(run)]],
         "cases": [_case(case) for case in run.cases],
         "phases": run.phases,
         "notices": run.notices,
         "software_changes": run.software_changes,
-        "compared_sessions": [{"name": session.name, "datetime": session.datetime} for session in run.compared_sessions],
+        "compared_sessions": _sessions(run.compared_sessions),
         "against": None if run.against is None else _other_stack(run.against),
         "saved": run.saved,
         "summary": {
@@ -84,9 +90,37 @@ def read_schema() -> dict[str, Any]:
     return schema
 
 
+def _only_device(run: RunResult) -> DeviceResult:
+    return replace(run.device, compared_sessions=run.compared_sessions, software_changes=run.software_changes, saved=run.saved)
+
+
+def _device(device: DeviceResult) -> dict[str, Any]:
+    return {
+        "id": device.id,
+        "identity": device.identity,
+        "software": device.software,
+        "condition": device.condition,
+    }
+
+
+def _full_device(device: DeviceResult) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        **_device(device),
+        "software_changes": device.software_changes,
+        "compared_sessions": _sessions(device.compared_sessions),
+        "saved": device.saved,
+    }
+
+
+def _sessions(sessions: Sequence[ComparedSession]) -> list[dict[str, Any]]:
+    return [{"name": session.name, "datetime": session.datetime} for session in sessions]
+
+
 def _case(case: CaseResult) -> dict[str, Any]:
     return {
         "id": case.id,
+        "board": case.board,
         "nodeids": case.nodeids,
         "model": case.model,
         "backend": case.backend,
