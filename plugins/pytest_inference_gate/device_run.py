@@ -305,11 +305,13 @@ class DeviceRun:
             return
         order = random.Random(self._seed)
         self._progress.step(f"measuring in the order of --gate-seed={self._seed}")
-        self.condition_before = Condition.now()
+        before = None if self._elsewhere else Condition.now()
         with MachineWatch(self._device.runtime) as watch:
             self._measure_all(cases, order, watch)
             watch.read()
-        self.condition_after = Condition.now()
+        # Of a board nothing can be read in this process: there it is what its own watch saw first and last.
+        self.condition_before = before or watch.before
+        self.condition_after = watch.after if before is None else Condition.now()
         self.canary = watch.as_dict()
         self.notes += watch.remarks
         self.notes += telemetry_remarks(replicate for case in cases for replicate in self.records[case.id].all_replicates)

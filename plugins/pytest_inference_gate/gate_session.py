@@ -307,6 +307,8 @@ class GateSession:
             return
         red = {test_id for test_id, result in self.results.items() if gate_is_red(result.verdict)}
         try:
+            if self._first is None:
+                self._lines.append("not saved, since no board could be asked: whose baseline it would be is not known")
             for gate in self.devices:
                 gate.save(document, name, self.seed, self._unsafe_cases, red, plain=gate is self._first)
         except GateError as error:

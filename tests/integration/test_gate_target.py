@@ -51,7 +51,10 @@ def test_a_board_gives_the_verdicts_of_a_local_run(linear_project, board):
     assert list((board.home / ".cache" / "inference-gate" / "board" / "runs").iterdir()) == []
 
 
-def test_the_baseline_is_the_board_s(linear_project, board):
+def test_the_baseline_is_the_board_s(linear_project, board, monkeypatch):
+    monkeypatch.setattr(
+        "pytest_inference_gate.devices.Condition.now", lambda: pytest.fail("the condition is the board's as well")
+    )
     if shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("a board with fewer cores than this machine takes taskset and two cores")
     board.before("taskset -p -c 0 $$ >/dev/null")
@@ -64,6 +67,7 @@ def test_the_baseline_is_the_board_s(linear_project, board):
     assert result.ret == 0, result.stdout.str()
     assert document["mode"] == "compare" and document["device"]["id"] == session.parent.name
     assert [session["name"] for session in document["compared_sessions"]] == ["0001_before"]
+    assert document["device"]["condition"]["before"] and document["device"]["condition"]["after"]
     board.before("")  # all cores again: another device
     result, document = linear_project.gate_json("--benchmark-compare")
     assert result.ret != 0
