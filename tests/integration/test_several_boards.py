@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,3 +160,24 @@ def test_a_board_is_chosen_by_its_name(linear_project, two):
     result, document = linear_project.gate_json(f"--gate-select=*@{two.names[0]}")
     assert result.ret == 0, result.stdout.str()
     assert list(verdicts(document)) == [(two.names[0], "linear-linear-fp32-b1-t1")]
+
+
+def test_ctrl_c_ends_the_work_on_all_boards(linear_project, two):
+    two.start()
+    linear_project.write_model(work=30_000)  # so that measuring takes long
+    log = linear_project.path / "printed.txt"
+    with log.open("wb") as stream:
+        process = linear_project.pytester.popen(
+            [sys.executable, "-m", "pytest", "--gate-rounds=5000"], stdout=stream, stderr=stream
+        )
+        assert wait_until(lambda: log.read_text().count("measuring 1 of 5") == 2, 90), log.read_text()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == pytest.ExitCode.INTERRUPTED
+    assert wait_until(lambda: not any(board.processes() for board in two.boards))
+
+
+def wait_until(condition, seconds=15.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
