@@ -45,6 +45,9 @@ def reference_backend(card: ModelCard, built_on_device: Collection[str] = BUILT_
     if card.checkpoint.format == "other":
         usable = (name for name, precisions in card.backends.items() if "fp32" in precisions and name not in built_on_device)
         return next(usable, None)
+    architecture = card.checkpoint.architecture
+    if architecture is not None and architecture.is_of_torchvision:
+        return "torch"
     return {"onnx": "onnxruntime", "tflite": "tflite"}.get(card.checkpoint.format, "tensorflow")
 
 
