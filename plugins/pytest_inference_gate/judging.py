@@ -183,7 +183,8 @@ def _judge_coverage(record: CaseRecord, baseline: Baseline | None) -> CoverageRe
         before, there = [least_covered(other)] if other else [], "with the other stack"
     demand = record.case.card.coverage.get(record.case.backend)
     asked = None if demand is None else CoverageDemand(demand.minimum_share, demand.maximum_off_chip_bytes)
-    judged = [(one, judge_coverage(one, before, asked, there=there)) for one in found or [None]]
+    everyone: list[Coverage | None] = [*found] or [None]
+    judged = [(one, judge_coverage(one, before, asked, there=there)) for one in everyone]
     # One process that fell back is a fall-back, whatever the others did.
     red = [(one, decision) for one, decision in judged if decision.verdict is Verdict.FALLBACK]
     shown = least_covered(one for one, _ in red or judged if one is not None)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_files import explained, write_atomically
+from ..coverage import Coverage
 from ..errors import GateError
-from ..results import AccuracyResult, ArtifactResult, CaseResult, LatencyResult, OtherStack, RunResult
+from ..results import AccuracyResult, ArtifactResult, CaseResult, CoverageResult, LatencyResult, OtherStack, RunResult
 
 SCHEMA = "inference-gate/1"
 
@@ -106,6 +107,7 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "latency": None if case.latency is None else _latency(case.latency),
         "accuracy": None if case.accuracy is None else _accuracy(case.accuracy),
         "artifact": None if case.artifact is None else _artifact(case.artifact),
+        "coverage": None if case.coverage is None else _coverage(case.coverage),
         "memory": {"peak_rss_bytes": case.peak_rss_bytes},
     }
 
@@ -171,6 +173,19 @@ def _accuracy(accuracy: AccuracyResult) -> dict[str, Any]:
         "reference_nan_count": figures.reference_nan_count,
         "metrics": accuracy.metrics,
     }
+
+
+def _coverage(coverage: CoverageResult) -> dict[str, Any]:
+    return {
+        "verdict": coverage.verdict,
+        "reason": coverage.decision.reason,
+        "found": _placement(coverage.found),
+        "baseline": _placement(coverage.decision.before),
+    }
+
+
+def _placement(coverage: Coverage | None) -> dict[str, Any] | None:
+    return None if coverage is None else {**coverage.as_dict(), "share": coverage.share}
 
 
 def _artifact(artifact: ArtifactResult) -> dict[str, Any]:

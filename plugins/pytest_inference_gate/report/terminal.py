@@ -179,6 +179,15 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
         ]
     if all(case.batch == 1 for case in cases):
         figures = [column for column in figures if column.name != "throughput"]  # it would be the median in another unit
+    figures.append(
+        _Column(
+            "on accelerator",
+            "on\naccel.",
+            _on_accelerator,
+            spare=8,
+            legend="on accel.: operations that run on the accelerator",
+        )
+    )
     columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
     return [*columns, _Column("verdict", "verdict", lambda case: str(case.verdict), number=False)]
 
@@ -251,6 +260,11 @@ def _p90(case: CaseResult) -> str:
 
 def _throughput(case: CaseResult) -> str:
     return _NOTHING if case.latency is None else f"{case.latency.throughput:.4g}"
+
+
+def _on_accelerator(case: CaseResult) -> str:
+    found = None if case.coverage is None else case.coverage.found
+    return _NOTHING if found is None else f"{found.on_accelerator}/{found.operations}"
 
 
 def _baseline(case: CaseResult) -> str:
