@@ -14,7 +14,7 @@ from typing import Any, cast
 from pytest_inference_gate.agent_process import Limits
 from pytest_inference_gate.agent_role import AgentRole, RunningAgents
 from pytest_inference_gate.artifacts import ArtifactStore
-from pytest_inference_gate.cards import CPU_BACKENDS, load_cards
+from pytest_inference_gate.cards import load_cards
 from pytest_inference_gate.cases import Case
 from pytest_inference_gate.evaluation_inputs import prepare_inputs
 from pytest_inference_gate.matrix import build_cases, embedded_models
@@ -108,7 +108,7 @@ class _SlowedTarget(InterpreterTarget):
 
 
 def _cases(folder: Path) -> Sequence[Case]:
-    return build_cases(load_cards(folder, CPU_BACKENDS), select=["*"])
+    return build_cases(load_cards(folder), select=["*"])
 
 
 def _write_longer_model(models: Path, cards: Path, progress: Callable[[str], None]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .accelerators import MARKERS, target_markers
 from .cases import Case
 from .errors import GateError
 from .outcome import Outcome, Stage, StageFailed
@@ -79,7 +80,12 @@ class AgentRole:
         return known
 
     def require(self, case: Case, *, convert: bool) -> None:
-        """Raise ``unsupported`` where this target cannot convert, or run, the case's backend in its precision."""
+        """Raise ``unsupported`` where this target cannot convert, or run, the case's backend in its precision.
+
+        To run a case takes its device too, and a device that is not there is told before a runtime that is not installed.
+        """
+        if not convert:
+            self._require_device(case)
         backend = self.backend(case.backend)
         able, precisions = ("can_convert", "precisions_convert") if convert else ("can_run", "precisions_run")
         stage: Stage = "convert" if convert else "load"
@@ -93,3 +99,9 @@ class AgentRole:
             raise StageFailed(
                 Outcome("unsupported", stage, f"{self.target.name} has no converter from {source} to {case.backend}")
             )
+
+    def _require_device(self, case: Case) -> None:
+        states = target_markers(self.probe.get("device") or {})
+        for marker in MARKERS:
+            if marker == case.device and not states[marker].present:
+                raise StageFailed(Outcome("unsupported", "load", states[marker].reason))

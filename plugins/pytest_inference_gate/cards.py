@@ -9,22 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError
 
+from .backend_options import PATTERNS_IN_WORDS, BackendOptions
+from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
 from .errors import CardError
-
-CPU_BACKENDS: Mapping[str, Sequence[str]] = MappingProxyType(
-    {
-        "tensorflow": ("fp32",),
-        "tflite": ("fp32", "dynamic", "fp16", "int8", "full_int8"),
-        "onnxruntime": ("fp32", "int8"),
-    }
-)
-"""The built-in backends and the precisions of each; a plugin can add more through :func:`load_card`'s ``known_backends``."""
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time
@@ -42,6 +34,7 @@ _PATTERNS_IN_WORDS = {
     _SHA256_PATTERN: "64 lower-case hexadecimal digits",
     _MD5_PATTERN: "32 lower-case hexadecimal digits",
     _FUNCTION_PATTERN: "the dotted name of a constructor in keras.applications, such as 'keras.applications.MobileNetV2'",
+    **PATTERNS_IN_WORDS,
 }
 
 Name = Annotated[str, StringConstraints(pattern=_NAME_PATTERN)]
@@ -195,6 +188,8 @@ class ModelCard(_Section):
     tolerance: Tolerance = Tolerance()
     coverage: dict[str, CoverageSection] = {}  # by backend
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
+    devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
+    options: BackendOptions = BackendOptions()
     batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     threads: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     path: Path = Field(exclude=True)  # the card's own file
@@ -211,14 +206,14 @@ class ModelCard(_Section):
 
 def load_card(
     path: Path,
-    known_backends: Mapping[str, Collection[str]] = CPU_BACKENDS,
+    known_backends: KnownBackends = BACKENDS,
     *,
     extra_scalings: Collection[str] = (),
 ) -> ModelCard:
     """Read the card at ``path``.
 
-    ``known_backends`` maps the name of each backend to its precisions; ``extra_scalings`` are names of scalings that hooks add
-    to :data:`BUILT_IN_SCALINGS`. Raises :class:`CardError` with one line for each problem.
+    ``known_backends`` maps the name of each backend to what its cases can be, or to its precisions alone; ``extra_scalings`` are names
+    of scalings that hooks add to :data:`BUILT_IN_SCALINGS`. Raises :class:`CardError` with one line for each problem.
     """
     path = Path(path)
     document = _read_toml(path)
@@ -236,7 +231,9 @@ def load_card(
         *_data_problems("evaluation", card.evaluation),
         *_data_problems("calibration", card.calibration),
         *_separation_problems(card),
-        *_backend_problems(card, known_backends),
+        *_backend_problems(card, backend_infos(known_backends)),
+        *_device_problems(card, backend_infos(known_backends)),
+        *_option_problems(card, known_backends),
         *_coverage_problems(card),
         *_scaling_problems(card, extra_scalings),
     ]
@@ -247,7 +244,7 @@ def load_card(
 
 def load_cards(
     directory: Path,
-    known_backends: Mapping[str, Collection[str]] = CPU_BACKENDS,
+    known_backends: KnownBackends = BACKENDS,
     *,
     extra_scalings: Collection[str] = (),
 ) -> list[ModelCard]:
@@ -581,17 +578,18 @@ def _separation_problems(card: ModelCard) -> Iterable[Problem]:
         yield "calibration.sha256", f"found {calibration.sha256}, which is the evaluation set's digest; expected other pictures"
 
 
-def _backend_problems(card: ModelCard, known_backends: Mapping[str, Collection[str]]) -> Iterable[Problem]:
+def _backend_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]) -> Iterable[Problem]:
     for backend, precisions in card.backends.items():
         key = _dotted(("backends", backend))
         if backend not in known_backends:
             yield key, _unknown_name(backend, "backend", list(known_backends))
             continue
+        known = known_backends[backend].precisions
         if not precisions:
-            yield key, f"found an empty array, expected at least one of {', '.join(known_backends[backend])}"
+            yield key, f"found an empty array, expected at least one of {', '.join(known)}"
         for index, precision in enumerate(precisions):
-            if precision not in known_backends[backend]:
-                yield f"{key}[{index}]", _unknown_name(precision, f"precision of {backend}", list(known_backends[backend]))
+            if precision not in known:
+                yield f"{key}[{index}]", _unknown_name(precision, f"precision of {backend}", known)
             elif precision in precisions[:index]:
                 yield f"{key}[{index}]", f"found {precision!r} a second time, expected each precision once"
             elif precision in CALIBRATED_PRECISIONS and card.calibration is None:
@@ -605,7 +603,7 @@ def _backend_problems(card: ModelCard, known_backends: Mapping[str, Collection[s
         for index, value in enumerate(values):
             if value in values[:index]:
                 yield f"{name}[{index}]", f"found {value} a second time, expected each number once"
-    precisions = list(dict.fromkeys(precision for known in known_backends.values() for precision in known))
+    precisions = list(dict.fromkeys(precision for info in known_backends.values() for precision in info.precisions))
     for precision in card.tolerance.by_precision:
         if precision not in precisions:
             yield _dotted(("tolerance", "by_precision", precision)), _unknown_name(precision, "precision", precisions)
@@ -618,6 +616,51 @@ def _coverage_problems(card: ModelCard) -> Iterable[Problem]:
             yield key, _unknown_name(backend, "backend of this card", list(card.backends))
         elif section.minimum_share is None and section.maximum_off_chip_bytes is None:
             yield key, "found an empty table, expected minimum_share, maximum_off_chip_bytes or both"
+
+
+def _device_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]) -> Iterable[Problem]:
+    for backend, devices in card.devices.items():
+        key = _dotted(("devices", backend))
+        if backend not in card.backends:
+            yield key, _no_case_of(backend, card)
+            continue
+        if backend not in known_backends:
+            continue  # said of [backends] already
+        info = known_backends[backend]
+        unknown = [device for device in devices if device not in info.devices]
+        for index, device in enumerate(devices):
+            if device in unknown:
+                yield f"{key}[{index}]", _unknown_name(device, f"device of {backend}", info.devices)
+            elif device in devices[:index]:
+                yield f"{key}[{index}]", f"found {device!r} a second time, expected each device once"
+        if unknown:
+            continue
+        for precision in card.backends[backend]:
+            able = [device for device in info.devices if info.runs(precision, device)]
+            if able and not set(able) & set(devices):
+                yield (
+                    key,
+                    f"found {', '.join(devices)}, where {backend} has no {precision}; expected {' or '.join(able)} too, "
+                    f"or no {precision} in backends.{backend}",
+                )
+
+
+def _option_problems(card: ModelCard, known_backends: Collection[str]) -> Iterable[Problem]:
+    for backend, table in card.options.tables().items():
+        key = _dotted(("options", backend))
+        if backend not in known_backends:
+            yield key, _unknown_name(backend, "backend", list(known_backends))
+        elif backend in BACKENDS and backend not in BackendOptions.model_fields:
+            yield key, f"found options, expected none: the backend {backend} has none"
+        elif not isinstance(table, (BaseModel, Mapping)):
+            yield key, f"found {_found(table)}, expected a table"
+        elif backend not in card.backends:
+            yield key, _no_case_of(backend, card)
+
+
+def _no_case_of(backend: str, card: ModelCard) -> str:
+    known = card.backends
+    return f"found a value, but [backends] has no {backend}; expected one of {', '.join(known)}{_suggestion(backend, known)}"
 
 
 def _scaling_problems(card: ModelCard, extra_scalings: Collection[str]) -> Iterable[Problem]:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from . import benchmark_adapter
-from .cards import CPU_BACKENDS, ModelCard, load_cards
+from .backends import BACKENDS, BackendInfo
+from .cards import ModelCard, load_cards
 from .cases import Case
 from .errors import GateError
 from .hookspecs import BackendExtension
@@ -63,6 +64,7 @@ class CaseSelection:
                     select=settings.select,
                     batches=settings.batches,
                     threads=settings.threads,
+                    known_backends=self._backends,
                 )
             except GateError as error:
                 raise pytest.UsageError(str(error)) from None
@@ -76,14 +78,24 @@ class CaseSelection:
             return self.cases
         try:
             cards = self._load_cards([folder])
-            cases = build_cases(cards, select=["*"], batches=settings.batches, threads=settings.threads)
+            cases = build_cases(
+                cards, select=["*"], batches=settings.batches, threads=settings.threads, known_backends=self._backends
+            )
         except GateError as error:
             raise pytest.UsageError(f"--gate-against-models: {error}") from None
         return {case.id: case for case in cases}
 
+    @property
+    def _backends(self) -> Mapping[str, BackendInfo]:
+        """The built-in backends, and those that hooks add."""
+        added = {
+            name: BackendInfo(tuple(extension.precisions), (extension.marker,)) for name, extension in self.extensions.items()
+        }
+        return {**BACKENDS, **added}
+
     def _load_cards(self, folders: Sequence[Path]) -> list[ModelCard]:
-        backends = {**CPU_BACKENDS, **{name: extension.precisions for name, extension in self.extensions.items()}}
-        cards = [card for folder in folders for card in load_cards(folder, backends, extra_scalings=list(self.scalings))]
+        known = self._backends
+        cards = [card for folder in folders for card in load_cards(folder, known, extra_scalings=list(self.scalings))]
         if not cards:
             searched = ", ".join(str(folder) for folder in folders)
             raise GateError(f"there is no model card in {searched}: add one (*.toml), or name another folder with --gate-models")
@@ -95,19 +107,15 @@ class CaseSelection:
         return cards
 
     def parametrize(self, metafunc: pytest.Metafunc) -> None:
-        """Give the test one parameter for each case, with the marker of its kind of device."""
+        """Give the test one parameter for each case, with the marker of its device."""
         try:
             cases = self.cases.values()
         except pytest.UsageError as error:
             # Raised here, it would be a collection error with a traceback for each module: it is told once, by require_cases.
             self._unusable = error
             return
-        parameters = [pytest.param(case.id, id=case.id, marks=getattr(pytest.mark, self._marker_of(case))) for case in cases]
+        parameters = [pytest.param(case.id, id=case.id, marks=getattr(pytest.mark, case.device)) for case in cases]
         metafunc.parametrize("gate_case_id", parameters, indirect=True)
-
-    def _marker_of(self, case: Case) -> str:
-        extension = self.extensions.get(case.backend)
-        return extension.marker if extension else "cpu"
 
     def require_cases(self) -> None:
         """Raise what kept a test from its cases. To be called before any test is deselected."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from .backends import CPU
 from .cards import ModelCard
 
 
 @dataclass(frozen=True, repr=False)
 class Case:
-    """model x backend x precision x batch x threads (x variant)."""
+    """model x backend x precision x batch x threads x device (x variant).
+
+    ``device`` is the name of the marker that selects the case: one of :data:`backends.Device`, or the marker that a plugin gave its
+    backend. ``device_in_id``: it is not the first device of the backend, so that the id has to say which one it is.
+    """
 
     card: ModelCard
     backend: str
@@ -17,18 +23,27 @@ class Case:
     batch: int = 1
     threads: int = 1
     variant: str | None = None
+    device: str = CPU
+    device_in_id: bool = False
 
     @property
     def id(self) -> str:
-        """The name by which baselines find the case: ``digits_cnn-tflite-int8-b1-t1``."""
+        """The name by which baselines find the case: ``digits_cnn-tflite-int8-b1-t1``, ``m-torch-fp16-b1-t1-cuda``."""
         parts = [self.card.name, self.backend, self.precision, f"b{self.batch}", f"t{self.threads}"]
         if self.variant:
             parts.append(self.variant)
+        if self.device_in_id:
+            parts.append(self.device)
         return "-".join(parts)
 
     @property
     def model(self) -> str:
         return self.card.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the card asks of the backend; empty where it asks for nothing."""
+        return self.card.options.of(self.backend)
 
     def __repr__(self) -> str:
         return f"<Case {self.id}>"

@@ -1,4 +1,6 @@
-"""The matrix of cases: which model runs on which backend, in which precision, batch and number of threads."""
+"""The matrix of cases: which model runs on which backend and device, in which precision, batch and number of
+threads.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from .backends import BACKENDS, KnownBackends, backend_infos, places
 from .cards import ModelCard
 from .cases import Case
 from .errors import GateError
@@ -28,8 +31,11 @@ def build_cases(
     select: Sequence[str] = (),
     batches: Sequence[int] | None = None,
     threads: Sequence[int] | None = None,
+    known_backends: KnownBackends = BACKENDS,
 ) -> list[Case]:
     """All cases of ``cards``, in the cards' order, but for those that ``select`` leaves out.
+
+    ``known_backends`` are those with which the cards were loaded.
 
     A pattern of ``select`` matches a case's whole id or its model's name. A card that is not a default one takes part only where a
     pattern matches it. Raises :class:`NoCasesError` where no case is left, and for a pattern that matches nothing.
@@ -37,7 +43,7 @@ def build_cases(
     cases: list[Case] = []
     unmatched = set(select)
     for card in cards:
-        for case in _cases_of(card, batches, threads):
+        for case in _cases_of(card, batches, threads, known_backends):
             matching = [pattern for pattern in select if fnmatchcase(case.id, pattern) or fnmatchcase(case.model, pattern)]
             unmatched.difference_update(matching)
             if matching or (not select and card.default):
@@ -50,9 +56,14 @@ def build_cases(
     return cases
 
 
-def _cases_of(card: ModelCard, batches: Sequence[int] | None, threads: Sequence[int] | None) -> Iterable[Case]:
+def _cases_of(
+    card: ModelCard, batches: Sequence[int] | None, threads: Sequence[int] | None, known_backends: KnownBackends
+) -> Iterable[Case]:
+    infos = backend_infos(known_backends)
     for backend, precisions in card.backends.items():
-        for precision in precisions:
+        info = infos[backend]
+        for device, precision in places(info, precisions, card.devices.get(backend, info.devices)):
             for batch in batches or card.batches:
                 for count in threads or card.threads:
-                    yield Case(card, backend, precision, batch, count)
+                    in_id = device != info.devices[0]
+                    yield Case(card, backend, precision, batch, count, device=device, device_in_id=in_id)

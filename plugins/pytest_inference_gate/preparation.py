@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .agent_role import AgentRole
 from .artifacts import ArtifactStore, StoredArtifact
+from .backends import agent_device
 from .cards import ModelCard
 from .cases import Case
 from .outcome import StageFailed
@@ -90,7 +91,7 @@ class Preparation:
 
     def artifact(self, case: Case) -> StoredArtifact:
         """The case's converted model. Cases that differ in their number of threads alone share it."""
-        key = ("artifact", case.model, case.backend, case.precision, str(case.batch))
+        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), agent_device(case.device))
         value: StoredArtifact = self._once(key, lambda: self._convert(case))
         return value
 
@@ -120,12 +121,15 @@ class Preparation:
             # Of the agent: what an older release of the plugin converted or predicted is not used.
             "code": backend.get("code"),
             "machine": self.converter.probe.get("machine"),
+            **_not_default(case),
         }
 
         def make(directory: Path) -> Mapping[str, Any]:
             payload = directory / "payload"
             payload.mkdir(exist_ok=True)
-            name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}"
+            name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}" + (
+                f"-{case.device}" if case.device_in_id else ""
+            )
             self._progress(f"converting {name}")
             with self.converter.start(f"{name}.convert") as agent:
                 result = agent.convert(
@@ -133,6 +137,8 @@ class Preparation:
                         "backend": case.backend,
                         "precision": case.precision,
                         "batch": case.batch,
+                        "device": agent_device(case.device),
+                        "options": case.options,
                         "source": {**source, "path": str(checkpoint.path) if checkpoint.path else None},
                         "input": input_settings,
                         "calibration": str(calibration.path) if calibration else None,
@@ -197,6 +203,12 @@ def artifact_model(artifact: StoredArtifact) -> Path:
     return artifact.directory / "payload" / str(artifact.provenance["model"])
 
 
+def _not_default(case: Case) -> dict[str, Any]:
+    """Device and options, which are ingredients of an artifact only where they are not those of most."""
+    device, options = agent_device(case.device), case.options
+    return {**({"device": device} if device != "cpu" else {}), **({"options": options} if options else {})}
+
+
 def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], str] = str) -> dict[str, Any]:
     """What an agent's ``load`` wants; ``put`` is that of the agent's target.
 
@@ -209,5 +221,7 @@ def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], s
         "model": f"{put(artifact.directory / 'payload')}/{artifact.provenance['model']}",
         "threads": case.threads,
         "batch": case.batch,
+        "device": agent_device(case.device),
+        "options": case.options,
         "input": {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout},
     }

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_inference_gate.cards import CPU_BACKENDS, DEFAULT_EVALUATION_SEED, ModelCard, load_card, load_cards
+from pytest_inference_gate.backends import BACKENDS
+from pytest_inference_gate.cards import DEFAULT_EVALUATION_SEED, ModelCard, load_card, load_cards
 from pytest_inference_gate.errors import CardError
 
 GOOD = {
@@ -39,7 +40,7 @@ def write(folder: Path, text: str, name: str = "card.toml") -> Path:
 
 
 def load(folder: Path, **changes: str | None) -> ModelCard:
-    return load_card(write(folder, card_text(**changes)), CPU_BACKENDS)
+    return load_card(write(folder, card_text(**changes)))
 
 
 def message(folder: Path, **changes: str | None) -> str:
@@ -51,7 +52,7 @@ def message(folder: Path, **changes: str | None) -> str:
 def problems_of(path: Path) -> str:
     """What is said of the card; nothing of a good one. Any other exception is a failure of the test."""
     try:
-        load_card(path, CPU_BACKENDS)
+        load_card(path)
     except CardError as error:
         return str(error)
     return ""
@@ -213,15 +214,15 @@ def test_what_is_not_toml_is_said_to_be_none(tmp_path: Path, content: bytes, par
     path = tmp_path / "card.toml"
     path.write_bytes(content)
     with pytest.raises(CardError, match=part) as caught:
-        load_card(path, CPU_BACKENDS)
+        load_card(path)
     assert str(path) in str(caught.value)
 
 
 def test_a_missing_card_and_a_directory_are_said(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="no such file"):
-        load_card(tmp_path / "none.toml", CPU_BACKENDS)
+        load_card(tmp_path / "none.toml")
     with pytest.raises(CardError, match="cannot be read"):
-        load_card(tmp_path, CPU_BACKENDS)
+        load_card(tmp_path)
 
 
 def test_one_url_or_digest_for_both_sets_is_refused(tmp_path: Path) -> None:
@@ -249,8 +250,8 @@ def test_plugins_can_add_backends_and_scalings(tmp_path: Path) -> None:
         tmp_path, card_text(backends="{ hexagon = ['int4'] }", preprocessing='{ channel_order = "grayscale", scaling = "mine" }')
     )
     with pytest.raises(CardError):
-        load_card(path, CPU_BACKENDS)
-    card = load_card(path, {**CPU_BACKENDS, "hexagon": ("int4",)}, extra_scalings=["mine"])
+        load_card(path)
+    card = load_card(path, {**BACKENDS, "hexagon": ("int4",)}, extra_scalings=["mine"])
     assert card.backends == {"hexagon": ["int4"]}
 
 
@@ -259,7 +260,7 @@ def test_cards_are_read_from_the_folder_and_one_level_below(tmp_path: Path) -> N
     write(tmp_path, card_text(name='"b"'), "zoo/b.toml")
     write(tmp_path, card_text(name='"c"'), "zoo/deeper/c.toml")
     write(tmp_path, "file = []", "checkpoints.lock.toml")
-    assert sorted(card.name for card in load_cards(tmp_path, CPU_BACKENDS)) == ["a", "b"]
+    assert sorted(card.name for card in load_cards(tmp_path)) == ["a", "b"]
 
 
 def test_problems_of_all_cards_and_names_used_twice_are_told_at_once(tmp_path: Path) -> None:
@@ -267,7 +268,7 @@ def test_problems_of_all_cards_and_names_used_twice_are_told_at_once(tmp_path: P
     write(tmp_path, card_text(), "b.toml")
     write(tmp_path, "x", "c.toml")
     with pytest.raises(CardError) as caught:
-        load_cards(tmp_path, CPU_BACKENDS)
+        load_cards(tmp_path)
     first, second = str(caught.value).splitlines()
     assert "b.toml: name: found 'digits', which" in first and "a.toml" in first
     assert "c.toml: the card is not TOML" in second
@@ -275,16 +276,17 @@ def test_problems_of_all_cards_and_names_used_twice_are_told_at_once(tmp_path: P
 
 def test_a_directory_that_is_none_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="not a directory"):
-        load_cards(tmp_path / "none", CPU_BACKENDS)
+        load_cards(tmp_path / "none")
 
 
 def test_the_shipped_cards_are_good() -> None:
-    cards = {card.name: card for card in load_cards(Path(__file__).parents[2] / "models" / "zoo", CPU_BACKENDS)}
+    cards = {card.name: card for card in load_cards(Path(__file__).parents[2] / "models" / "zoo")}
     assert {"mobilenet_v1_1.0_224", "mobilenet_v2_1.0_224", "resnet50", "inception_v3", "densenet121"} <= set(cards)
     for card in cards.values():
         assert not card.default and card.license and card.checkpoint.url
-    seeded = load_card(Path(__file__).parents[2] / "models" / "mobilenet_v2_224_seeded.toml", CPU_BACKENDS)
-    assert {backend: set(seeded.backends[backend]) for backend in CPU_BACKENDS} == {b: set(p) for b, p in CPU_BACKENDS.items()}
+    seeded = load_card(Path(__file__).parents[2] / "models" / "mobilenet_v2_224_seeded.toml")
+    on_cpu = {backend: info for backend, info in BACKENDS.items() if "cpu" in info.devices and backend in seeded.backends}
+    assert {backend: set(seeded.backends[backend]) for backend in on_cpu} == {b: set(i.precisions) for b, i in on_cpu.items()}
 
 
 _values = st.recursive(
@@ -324,7 +326,7 @@ def test_no_text_raises_anything_but_a_card_error(tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("card") / "card.toml"
     path.write_bytes(content)
     with pytest.raises(CardError):
-        load_card(path, CPU_BACKENDS)
+        load_card(path)
 
 
 @settings(max_examples=100, deadline=None)

@@ -104,9 +104,15 @@ class Session:
         if not os.path.exists(arguments["model"]):
             raise LoadError("there is no model at %s" % arguments["model"])
         runtime = backend.runtime()  # its import is not the model's load time
+        more = _asked_for(backend, arguments)
         start = time.perf_counter()
         runner = backend.Runner(
-            arguments["model"], arguments["precision"], int(arguments["threads"]), int(arguments["batch"]), arguments["input"]
+            arguments["model"],
+            arguments["precision"],
+            int(arguments["threads"]),
+            int(arguments["batch"]),
+            arguments["input"],
+            **more,
         )
         seconds = time.perf_counter() - start
         self._runner, self._batch, self._fresh = runner, int(arguments["batch"]), True
@@ -194,6 +200,17 @@ class Session:
         result = canary.canary()
         result["condition"] = device_facts.span(before, device_facts.condition())
         return result
+
+
+def _asked_for(backend, arguments):
+    # type: (Any, Dict[str, Any]) -> Dict[str, Any]
+    """What the backend's runner takes beyond what every runner takes, by keyword: its module says so in ``RUNNER_TAKES``."""
+    offered = {"device": arguments.get("device") or "cpu", "options": arguments.get("options") or {}}
+    wanted = tuple(getattr(backend, "RUNNER_TAKES", ()))
+    for name in wanted:
+        if name not in offered:
+            raise AgentError("RUNNER_TAKES names %r, and a runner can be given %s" % (name, " and ".join(sorted(offered))))
+    return {name: offered[name] for name in wanted}
 
 
 VERBS = ("probe", "convert", "load", "predict", "measure", "measure_block", "canary")
