@@ -28,12 +28,13 @@ DEFAULT_EVALUATION_COUNT = 64
 _NAME_PATTERN = r"^[a-z0-9][a-z0-9_.]*$"
 _SHA256_PATTERN = r"^[0-9a-f]{64}$"
 _MD5_PATTERN = r"^[0-9a-f]{32}$"
-_FUNCTION_PATTERN = r"^keras\.applications\.[A-Za-z0-9_.]+$"
+_FUNCTION_PATTERN = r"^(keras\.applications|torchvision\.models)\.[A-Za-z0-9_.]+$"
 _PATTERNS_IN_WORDS = {
     _NAME_PATTERN: "lower-case letters, digits, '_' and '.', beginning with a letter or a digit",
     _SHA256_PATTERN: "64 lower-case hexadecimal digits",
     _MD5_PATTERN: "32 lower-case hexadecimal digits",
-    _FUNCTION_PATTERN: "the dotted name of a constructor in keras.applications, such as 'keras.applications.MobileNetV2'",
+    _FUNCTION_PATTERN: "the dotted name of a constructor in keras.applications or torchvision.models, such as "
+    "'keras.applications.MobileNetV2' or 'torchvision.models.mobilenet_v2'",
     **PATTERNS_IN_WORDS,
 }
 
@@ -45,6 +46,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy's and TensorFlow's ge
 CheckpointFormat = Literal[
     "keras",  # a whole model: .keras, or .h5 that holds its architecture too
     "keras_weights",  # weights alone (.h5, .weights.h5): needs an architecture
+    "torch_weights",  # a state dict of PyTorch alone (.pth, .pt): needs an architecture
     "seeded",  # no file: an architecture with weights drawn from a seed; latency and agreement only
     "saved_model",  # a directory, or an archive that holds one
     "tf1_checkpoint",  # .ckpt.index/.data with a .meta graph, or an archive that holds them
@@ -60,10 +62,14 @@ class _Section(BaseModel):
 
 
 class Architecture(_Section):
-    """A constructor of ``keras.applications``, called with ``arguments`` and ``weights=None``."""
+    """A constructor of ``keras.applications`` or ``torchvision.models``, called with ``arguments`` and no weights."""
 
     function: Annotated[str, StringConstraints(pattern=_FUNCTION_PATTERN)]
     arguments: dict[str, Any] = {}
+
+    @property
+    def is_of_torchvision(self) -> bool:
+        return self.function.startswith("torchvision.")
 
 
 class Checkpoint(_Section):
@@ -227,6 +233,7 @@ def load_card(
         raise _card_error(path, problems) from None
     problems = [
         *_checkpoint_problems(card.checkpoint),
+        *_architecture_problems(card),
         *_input_problems(card),
         *_data_problems("evaluation", card.evaluation),
         *_data_problems("calibration", card.calibration),
@@ -453,18 +460,20 @@ def _checkpoint_problems(checkpoint: Checkpoint) -> Iterable[Problem]:
         yield "checkpoint", "found neither file nor url, expected one of them"
     elif len(given) > 1:
         yield "checkpoint", f"found {' and '.join(given)}, expected only one of them"
-    if checkpoint.format in ("keras_weights", "seeded"):
+    if checkpoint.format in ("keras_weights", "torch_weights", "seeded"):
         if checkpoint.architecture is None:
             yield (
                 "checkpoint.architecture",
                 f"found nothing; format {checkpoint.format!r} needs the architecture that the weights belong to, "
-                "such as {function = 'keras.applications.MobileNetV2'}",
+                f"such as {{function = '{_EXAMPLES[checkpoint.format == 'torch_weights']}'}}",
             )
-        elif "weights" in checkpoint.architecture.arguments:
-            yield (
-                "checkpoint.architecture.arguments.weights",
-                "found a value, expected none: the weights come from the checkpoint",
-            )
+        else:
+            for name in _WEIGHT_ARGUMENTS:
+                if name in checkpoint.architecture.arguments:
+                    yield (
+                        f"checkpoint.architecture.arguments.{name}",
+                        "found a value, expected none: the weights come from the checkpoint",
+                    )
     elif checkpoint.architecture is not None:
         yield (
             "checkpoint.architecture",
@@ -489,6 +498,35 @@ def _checkpoint_problems(checkpoint: Checkpoint) -> Iterable[Problem]:
             )
     if checkpoint.url is not None:
         yield from _url_problems("checkpoint.url", checkpoint.url)
+
+
+_EXAMPLES = ("keras.applications.MobileNetV2", "torchvision.models.mobilenet_v2")
+_WEIGHT_ARGUMENTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
+_TORCH_BACKENDS = ("torch", "torch2trt")
+
+
+def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
+    """What an architecture demands of the rest: whose weights, which layout, which backends."""
+    architecture = card.checkpoint.architecture
+    if architecture is None:
+        return
+    key, of_torchvision = "checkpoint.architecture.function", architecture.is_of_torchvision
+    whose = {"keras_weights": False, "torch_weights": True}.get(card.checkpoint.format, of_torchvision)
+    if whose != of_torchvision:
+        place = "torchvision.models" if whose else "keras.applications"
+        yield key, f"found {_found(architecture.function)}, expected one in {place} with format {card.checkpoint.format!r}"
+        return
+    if not of_torchvision:
+        return
+    if card.input.layout != "nchw":
+        yield "input.layout", f"found {_found(card.input.layout)}, expected 'nchw': the models of torchvision take channels first"
+    for backend in card.backends:
+        if backend in BACKENDS and backend not in _TORCH_BACKENDS:
+            yield (
+                _dotted(("backends", backend)),
+                f"found a backend that takes no architecture of torchvision, expected {' or '.join(_TORCH_BACKENDS)}; "
+                "others take the model as an ONNX file",
+            )
 
 
 def _url_problems(key: str, url: str) -> Iterable[Problem]:

@@ -35,6 +35,9 @@ def reference_backend(card: ModelCard) -> str | None:
     """The backend that runs the checkpoint as it is, in float: what every other case of the card is compared with."""
     if card.checkpoint.format == "other":
         return next((name for name, precisions in card.backends.items() if "fp32" in precisions), None)
+    architecture = card.checkpoint.architecture
+    if architecture is not None and architecture.is_of_torchvision:
+        return "torch"
     return {"onnx": "onnxruntime", "tflite": "tflite"}.get(card.checkpoint.format, "tensorflow")
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pkgutil
 import shutil
 import sys
@@ -15,6 +16,10 @@ import pytest_inference_gate
 HERE = Path(__file__).parent
 SUITE = HERE.parent / "gate"
 QUICK = ("--gate-rounds=20", "--gate-warm-up=0.005")
+
+# The sessions that the tests start are no workers, though the process that starts them may be one, where pytest-benchmark records nothing.
+for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+    os.environ.pop(name, None)
 
 # Sessions inside this process forget the modules that they import, while the package still holds them as attributes: without this, a
 # second session would meet two copies of one class, and an `except` that does not catch.

@@ -213,6 +213,8 @@ def _build(tf, request):
     if not architecture:
         raise BuildError("a checkpoint of the format %r needs an architecture" % request["source"]["format"])
     parts = architecture["function"].split(".")
+    if parts[0] == "torchvision":
+        raise Unsupported("%s is an architecture of PyTorch, which TensorFlow does not make" % architecture["function"])
     constructor = tf.keras
     for part in parts[1:]:
         constructor = None if part.startswith("_") else getattr(constructor, part, None)
@@ -260,7 +262,7 @@ def _seeded(tf, request):
     tf.keras.utils.set_random_seed(seed)
     model = _build(tf, request)
     generator = numpy.random.RandomState(seed)
-    pictures = _smooth_pictures(generator, 16, tuple(request["input"]["shape"]))
+    pictures = smooth_pictures(generator, 16, tuple(request["input"]["shape"]))
     _settle_normalization(tf, model, pictures, generator)
     _tell_classes_apart(tf, model, pictures)
     return _of_model(tf, model)
@@ -329,7 +331,7 @@ def _layers(model):
     return found
 
 
-def _smooth_pictures(generator, count, shape):
+def smooth_pictures(generator, count, shape):
     # type: (Any, int, Tuple[int, ...]) -> Any
     """Random pictures (float32, -1 to 1) in which neighbours are alike, each of its own brightness."""
     import numpy

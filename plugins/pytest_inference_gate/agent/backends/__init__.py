@@ -30,7 +30,7 @@ from typing import Any, Dict, List, Tuple  # noqa: F401
 
 from ..failures import Unsupported
 
-BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt")
+BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt", "torch")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
 SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
@@ -39,6 +39,7 @@ SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
 OWN_MODULES = {
     "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
     "tensorrt": ("cuda_device.py", "onnx_precision.py", "onnx_sources.py", "pycuda_device.py", "tensorrt_api.py"),
+    "torch": ("cuda_device.py", "onnx_sources.py", "onnx_to_torch.py", "torch_device.py", "torch_graphs.py", "torch_models.py"),
 }  # type: Dict[str, Tuple[str, ...]]
 
 
