@@ -24,13 +24,15 @@ Scalings = Mapping[str, Callable[[Any], Any]]
 
 @dataclass
 class WantedCase:
-    """What the selected tests ask of one case."""
+    """What the selected tests ask of one case. ``builds``: how many times it is built; ``None`` where that makes no difference, since its
+    backend makes the same of it each time."""
 
     case: Case
     items: list[pytest.Item] = field(default_factory=list)
     artifact: bool = False
     accuracy: bool = False
     latency: bool = False
+    builds: int | None = None
 
     @property
     def anything(self) -> bool:
@@ -89,7 +91,8 @@ class CaseSelection:
     def _backends(self) -> Mapping[str, BackendInfo]:
         """The built-in backends, and those that hooks add."""
         added = {
-            name: BackendInfo(tuple(extension.precisions), (extension.marker,)) for name, extension in self.extensions.items()
+            name: BackendInfo(tuple(extension.precisions), (extension.marker,), extension.builds_on_device)
+            for name, extension in self.extensions.items()
         }
         return {**BACKENDS, **added}
 
@@ -130,7 +133,8 @@ class CaseSelection:
                 continue
             names = getattr(item, "fixturenames", ())
             _marked_tolerance(item)  # here, so that a bad one is told before anything is measured
-            wanted = self.wanted.setdefault(case_id, WantedCase(self.cases[case_id]))
+            case = self.cases[case_id]
+            wanted = self.wanted.setdefault(case_id, WantedCase(case, builds=self._builds(case)))
             wanted.items.append(item)
             wanted.artifact |= "artifact" in names or "runner" in names
             wanted.accuracy |= "accuracy" in names
@@ -139,6 +143,10 @@ class CaseSelection:
                 self.clocks[item.nodeid] = benchmark_adapter.add_clock(item)
         if not self._config.option.collectonly:
             self._require_measuring()
+
+    def _builds(self, case: Case) -> int | None:
+        info = self._backends.get(case.backend)
+        return self._settings.rebuilds if info is not None and info.builds_on_device else None
 
     def _require_measuring(self) -> None:
         if self.wanted and benchmark_adapter.is_distributed(self._config):

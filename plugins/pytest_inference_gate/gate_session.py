@@ -19,6 +19,7 @@ from . import benchmark_adapter
 from .agent_role import RunningAgents
 from .artifacts import StoredArtifact
 from .baselines import BaselineSession
+from .build_decision import rebuilding_notices
 from .case_selection import CaseSelection, case_id_of
 from .cases import Case
 from .checks import AccuracyCheck, LatencyCheck, Messages
@@ -27,7 +28,7 @@ from .decision import ALPHA, LatencyDecision, correct_for_family
 from .devices import SoftwareUnderTest
 from .errors import GateError
 from .gate_run import GateRun
-from .judging import CaseRecord, decide_latency, judge
+from .judging import CaseRecord, decide_latency, judge, replicates_at_first
 from .machine_condition import Disturbance, canary_shifts, remarks, veto
 from .options import Settings
 from .outcome import Outcome, StageFailed
@@ -155,6 +156,7 @@ class GateSession:
         found = {record.case.id: decision for record in wanting if (decision := self._decide(record, final=True)) is not None}
         decisions = correct_for_family(found)
         self.notices += self._shallowness(decisions)
+        self.notices += rebuilding_notices(decisions)
         for case_id, wanted in self.selection.wanted.items():
             record = self.run.records[case_id]
             record.nodeids = [item.nodeid for item in wanted.items]
@@ -302,7 +304,7 @@ class GateSession:
             close_ids,
             other_devices,
             reproduce=reproducing_command(self.config.invocation_params.args, case.id),
-            first=self.settings.replicates,
+            first=replicates_at_first(self._record(case), self.settings.replicates),
             paired=self.settings.takes_turns,
         )
 

@@ -92,13 +92,16 @@ class Preparation:
         """The card's ``evaluation`` or ``calibration`` inputs."""
         return self.evaluation_inputs(card) if purpose == "evaluation" else self.calibration_inputs(card)
 
-    def artifact(self, case: Case) -> StoredArtifact:
-        """The case's converted model. Cases that differ in their number of threads alone share it."""
-        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), agent_device(case.device))
-        value: StoredArtifact = self._once(key, lambda: self._convert(case))
+    def artifact(self, case: Case, *, build: int = 0) -> StoredArtifact:
+        """The case's converted model. Cases that differ in their number of threads alone share it.
+
+        ``build`` counts the times that it is built of the same, each kept by itself, where a builder makes another one each time.
+        """
+        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), agent_device(case.device), str(build))
+        value: StoredArtifact = self._once(key, lambda: self._convert(case, build))
         return value
 
-    def _convert(self, case: Case) -> StoredArtifact:
+    def _convert(self, case: Case, build: int) -> StoredArtifact:
         card = case.card
         self.converter.require(case, convert=True)
         checkpoint = self.checkpoint(card)
@@ -125,13 +128,16 @@ class Preparation:
             "code": backend.get("code"),
             "machine": self.converter.probe.get("machine"),
             **_not_default(case),
+            **({"build": build} if build else {}),
         }
 
         def make(directory: Path) -> Mapping[str, Any]:
             payload = directory / "payload"
             payload.mkdir(exist_ok=True)
-            name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}" + (
-                f"-{case.device}" if case.device_in_id else ""
+            name = (
+                f"{case.model}-{case.backend}-{case.precision}-b{case.batch}"
+                + (f"-{case.device}" if case.device_in_id else "")
+                + (f"-build{build + 1}" if build else "")
             )
             self._progress(f"converting {name}")
             with self.converter.start(f"{name}.convert") as agent:

@@ -8,7 +8,7 @@ from statistics import median
 
 from ..accuracy import AccuracyDecision
 from ..coverage import Coverage, fallen_back
-from ..decision import ALPHA, LatencyDecision
+from ..decision import ALPHA, BuildComparison, LatencyDecision
 from ..results import AccuracyResult, CaseResult, CoverageResult, LatencyResult
 from ..sequential import MOST
 from ..verdict import Verdict
@@ -254,9 +254,20 @@ def _decided_on(decision: LatencyDecision, latency: LatencyResult | None, *, tru
         _row("threshold", f"{ratio_text(_limit(decision))}  ({100 * (_limit(decision) - 1):+.1f} %)"),
         _row("p-value", f"{decision.p_value:.2g}  (needed below {ALPHA:g}{corrected})"),
     ]
+    if decision.builds is not None:
+        lines.append(_row("builds", _built(decision.builds, latency)))
     if decision.minimum_detectable is None:
         return [*lines, _row("detectable", f"nothing: too few {_unit(latency)}")]
     return [*lines, _row("detectable", f"a slow-down of {100 * decision.minimum_detectable:.1f} % at the smallest")]
+
+
+def _built(builds: BuildComparison, latency: LatencyResult | None) -> str:
+    counts = f"{builds.candidate} against {builds.baseline}"
+    if builds.same:
+        return f"{counts}, the same ones: nothing was rebuilt"
+    if latency is not None and latency.build_spread is not None:
+        counts += f"; those of this run differ by {latency.build_spread:.1%} ({_list(latency.build_medians)} ms)"
+    return counts if builds.spread is None else f"{counts}; builds of one software scatter by {builds.spread:.1%}"
 
 
 def _ratio_with_interval(decision: LatencyDecision) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..atomic_files import explained, write_atomically
 from ..coverage import Coverage
+from ..decision import BuildComparison
 from ..errors import GateError
 from ..results import AccuracyResult, ArtifactResult, CaseResult, CoverageResult, LatencyResult, OtherStack, RunResult
 
@@ -135,6 +136,10 @@ def _latency(latency: LatencyResult) -> dict[str, Any]:
         "cost_seconds": latency.cost,
         "baseline_sessions": latency.baseline_sessions,
         "pair_ratios": latency.pair_ratios,
+        "replicate_builds": latency.replicate_builds,
+        "build_medians": latency.build_medians,
+        "build_spread": latency.build_spread,
+        "compared_builds": None if decision is None or decision.builds is None else _builds(decision.builds),
         "baseline_median": None if decision is None else decision.baseline_median,
         "ratio": None if decision is None else decision.ratio,
         "interval": None if decision is None else decision.interval,
@@ -144,6 +149,10 @@ def _latency(latency: LatencyResult) -> dict[str, Any]:
         "stage": None if decision is None else decision.stage,
         "minimum_detectable": None if decision is None else decision.minimum_detectable,
     }
+
+
+def _builds(builds: BuildComparison) -> dict[str, Any]:
+    return {"candidate": builds.candidate, "baseline": builds.baseline, "scatter": builds.spread, "same": builds.same}
 
 
 def _accuracy(accuracy: AccuracyResult) -> dict[str, Any]:
