@@ -128,9 +128,7 @@ def compare(card: ModelCard, precision: str, options: argparse.Namespace, scratc
     directory.mkdir()
     source = {"format": "onnx", "path": str(card.directory / card.checkpoint.file), "architecture": None, "seed": None}
     with start() as agent:
-        made = agent.convert(
-            {**common, "source": source, "calibration": None, "output_directory": str(directory), "options": {}}
-        )
+        made = agent.convert({**common, "source": source, "calibration": None, "output_directory": str(directory), "options": {}})
     picture = scratch / f"{card.name}.npy"
     numpy.save(picture, numpy.random.default_rng(1).uniform(0, 1, (1, *card.input.shape)).astype(numpy.float32))
     load = {**common, "model": str(directory / made["model"]), "threads": 1, "options": {}}

@@ -20,6 +20,7 @@ from .baselines import (
     select_session_files,
 )
 from .condition_text import condition_differences
+from .coverage import Coverage
 from .devices import SoftwareUnderTest, identity_differences
 from .errors import BaselineError
 
@@ -103,7 +104,7 @@ def find_session(directory: Path, text: str) -> BaselineSession:
 class CaseDifference:
     """One case in two sessions: medians of the replicates in seconds, their ratio, and its 95 % interval from their replicates alone.
 
-    ``interval`` is None where there are too few replicates for one.
+    ``interval`` is None where there are too few replicates for one; a coverage is None where the session knows none.
     """
 
     id: str
@@ -111,6 +112,8 @@ class CaseDifference:
     after: float
     ratio: float
     interval: tuple[float, float] | None
+    coverage_before: Coverage | None = None
+    coverage_after: Coverage | None = None
 
 
 @dataclass(frozen=True)
@@ -154,4 +157,5 @@ def _case_difference(before: BaselineCase, after: BaselineCase) -> CaseDifferenc
     from .rank_tests import ratio_interval
 
     old, new = median(before.replicates), median(after.replicates)
-    return CaseDifference(before.id, old, new, new / old, ratio_interval(after.replicates, before.replicates))
+    interval = ratio_interval(after.replicates, before.replicates)
+    return CaseDifference(before.id, old, new, new / old, interval, before.coverage, after.coverage)

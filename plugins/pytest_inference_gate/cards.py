@@ -647,6 +647,15 @@ def _backend_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]
             yield _dotted(("tolerance", "by_precision", precision)), _unknown_name(precision, "precision", precisions)
 
 
+def _coverage_problems(card: ModelCard) -> Iterable[Problem]:
+    for backend, section in card.coverage.items():
+        key = _dotted(("coverage", backend))
+        if backend not in card.backends:
+            yield key, _unknown_name(backend, "backend of this card", list(card.backends))
+        elif section.minimum_share is None and section.maximum_off_chip_bytes is None:
+            yield key, "found an empty table, expected minimum_share, maximum_off_chip_bytes or both"
+
+
 def _device_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]) -> Iterable[Problem]:
     for backend, devices in card.devices.items():
         key = _dotted(("devices", backend))
@@ -690,15 +699,6 @@ def _option_problems(card: ModelCard, known_backends: Collection[str]) -> Iterab
 def _no_case_of(backend: str, card: ModelCard) -> str:
     known = card.backends
     return f"found a value, but [backends] has no {backend}; expected one of {', '.join(known)}{_suggestion(backend, known)}"
-
-
-def _coverage_problems(card: ModelCard) -> Iterable[Problem]:
-    for backend, section in card.coverage.items():
-        key = _dotted(("coverage", backend))
-        if backend not in card.backends:
-            yield key, _unknown_name(backend, "backend of this card", list(card.backends))
-        elif section.minimum_share is None and section.maximum_off_chip_bytes is None:
-            yield key, "found an empty table, expected minimum_share, maximum_off_chip_bytes or both"
 
 
 def _scaling_problems(card: ModelCard, extra_scalings: Collection[str]) -> Iterable[Problem]:

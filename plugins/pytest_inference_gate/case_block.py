@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .judging import CaseRecord
+from .judging import CaseRecord, build_names
 from .results import CaseResult
 
 CASE_SCHEMA = "inference-gate-case/1"
@@ -46,6 +46,8 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         "peak_rss_bytes": result.peak_rss_bytes,
         "artifact": asdict(result.artifact) if result.artifact else None,
         "accuracy": asdict(result.accuracy.figures) if result.accuracy else None,
+        "builds": build_names(record.builds) if record.wanted_builds is not None else [],
+        "replicate_builds": list(latency.replicate_builds),
         "coverage": result.coverage.found.as_dict() if result.coverage and result.coverage.found else None,
     }
 

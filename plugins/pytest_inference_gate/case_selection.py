@@ -24,13 +24,15 @@ Scalings = Mapping[str, Callable[[Any], Any]]
 
 @dataclass
 class WantedCase:
-    """What the selected tests ask of one case."""
+    """What the selected tests ask of one case. ``builds``: how many times it is built; ``None`` where that makes no difference, since its
+    backend makes the same of it each time."""
 
     case: Case
     items: list[pytest.Item] = field(default_factory=list)
     artifact: bool = False
     accuracy: bool = False
     latency: bool = False
+    builds: int | None = None
 
     @property
     def anything(self) -> bool:
@@ -135,7 +137,8 @@ class CaseSelection:
                 continue
             names = getattr(item, "fixturenames", ())
             _marked_tolerance(item)  # here, so that a bad one is told before anything is measured
-            wanted = self.wanted.setdefault(case_id, WantedCase(self.cases[case_id]))
+            case = self.cases[case_id]
+            wanted = self.wanted.setdefault(case_id, WantedCase(case, builds=self._builds(case)))
             wanted.items.append(item)
             wanted.artifact |= "artifact" in names or "runner" in names
             wanted.accuracy |= "accuracy" in names
@@ -144,6 +147,10 @@ class CaseSelection:
                 self.clocks[item.nodeid] = benchmark_adapter.add_clock(item)
         if not self._config.option.collectonly:
             self._require_measuring()
+
+    def _builds(self, case: Case) -> int | None:
+        info = self._backends.get(case.backend)
+        return self._settings.rebuilds if info is not None and info.builds_on_device else None
 
     def _require_measuring(self) -> None:
         if self.wanted and benchmark_adapter.is_distributed(self._config):

@@ -37,6 +37,17 @@ sessions differ by 2 to 3 %, and fresh replicates and the rank test guard agains
 
 
 @dataclass(frozen=True)
+class BuildComparison:
+    """How many builds were compared with how many, and by how much builds of one software scatter (a standard deviation, as a share;
+    None where no side has two). ``same``: the candidate's builds are the baseline's own, so that nothing was rebuilt."""
+
+    candidate: int
+    baseline: int
+    spread: float | None = None
+    same: bool = False
+
+
+@dataclass(frozen=True)
 class LatencyDecision:
     """What was decided, and every number that it was decided on.
 
@@ -51,6 +62,7 @@ class LatencyDecision:
     * ``stage``: what decided: the ``first`` replicates, fresh ones that ``confirmed`` them or did not (``unconfirmed``), or the
       ``budget`` that ended before anything was clear.
     * ``wanted``: how many more replicates it takes before the verdict is final, 0 where it is.
+    * ``builds``: where what is measured is built anew for each device, what was built; None elsewhere.
     """
 
     verdict: Verdict
@@ -65,6 +77,7 @@ class LatencyDecision:
     stage: Stage = "first"
     family: int = 1
     wanted: int = 0
+    builds: BuildComparison | None = None
 
 
 def decide(

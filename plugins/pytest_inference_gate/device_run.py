@@ -10,6 +10,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,11 +22,11 @@ from .cases import Case
 from .coverage import Coverage, MalformedCoverage, converter_coverage
 from .devices import Condition
 from .errors import GateError
-from .judging import CaseRecord, OtherSide
+from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
 from .machine_watch import MachineWatch
 from .outcome import Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
-from .preparation import PreparedInputs, load_arguments
+from .preparation import Preparation, PreparedInputs, load_arguments
 from .progress import Progress
 from .sequential import EARLIEST
 from .side_by_side import Task, jobs_here, side_by_side
@@ -75,7 +76,7 @@ class DeviceRun:
     ) -> None:
         self.plan = Plan.of(settings.rounds, settings.warm_up)
         self.phases: dict[str, float] = {}
-        self.records = {one.case.id: CaseRecord(one.case) for one in wanted}
+        self.records = {one.case.id: CaseRecord(one.case, wanted_builds=one.builds) for one in wanted}
         self.used: set[str] = set()
         self.notes: list[str] = []
         self.condition_before = self.condition_after = Condition()
@@ -201,7 +202,9 @@ class DeviceRun:
 
     def _convert(self, one: WantedCase) -> None:
         preparation = self._preparations.of(one.case, own=True)
-        self.records[one.case.id].artifact = _checked(preparation.artifact(one.case, self._device.runtime))
+        record, runtime = self.records[one.case.id], self._device.runtime
+        record.artifact = _checked(preparation.artifact(one.case, runtime))
+        record.further = _further_builds(preparation, one.case, runtime, record.wanted_builds)
         if not one.accuracy and not one.latency:
             self.used.add(one.case.id)
 
@@ -210,7 +213,9 @@ class DeviceRun:
         assert stack is not None and self._preparations.other is not None
         try:
             self._preparations.other.evaluation_inputs(case.card)
-            other.artifact = _checked(self._preparations.of(case, own=False).artifact(case, stack.runtime))
+            preparation = self._preparations.of(case, own=False)
+            other.artifact = _checked(preparation.artifact(case, stack.runtime))
+            other.further = _further_builds(preparation, case, stack.runtime, self.records[case.id].wanted_builds)
         except StageFailed as failure:
             other.outcome = failure.outcome
 
@@ -218,10 +223,9 @@ class DeviceRun:
 
     def _send(self, one: WantedCase) -> None:
         """Before anything runs there: what is sent in the middle of measuring would be measured too."""
-        artifact = self.records[one.case.id].artifact
-        assert artifact is not None
         put = self._device.runtime.target.put
-        put(artifact.payload)
+        for artifact in self.records[one.case.id].builds:
+            put(artifact.payload)
         put(self._preparations.own.evaluation_inputs(one.case.card).path)
 
     def _predict(self, case: Case) -> None:
@@ -242,6 +246,11 @@ class DeviceRun:
         except (GateError, ValueError) as error:
             raise StageFailed(Outcome("run_error", "predict", str(error))) from None
         record.metrics = {name: self._metric(name, predictions, labels) for name in self._metrics}
+        for number, further in enumerate(record.further, start=2):
+            log_name = f"{case.id}.predict-build{number}"
+            predictions = self._predictions(self._device.runtime, case, further.artifact, inputs, log_name, further.told)
+            further.figures = compare_predictions(predictions, labels, reference)
+            further.metrics = {name: self._metric(name, predictions, labels) for name in self._metrics}
         self.used.add(case.id)
 
     def _other_predictions(self, record: CaseRecord) -> numpy.ndarray[Any, Any] | None:
@@ -322,7 +331,7 @@ class DeviceRun:
     def _measure_all(self, cases: Sequence[Case], order: random.Random, watch: MachineWatch) -> None:
         wanted = {case.id: self._at_first(self.records[case.id]) for case in cases}
         while wanted:
-            fresh = all(self.records[case_id].measured >= self._settings.replicates for case_id in wanted)
+            fresh = all(self.records[case_id].measured >= self._first(self.records[case_id]) for case_id in wanted)
             if fresh:
                 self._announce(wanted)
             phase = "confirm" if fresh else "measure"
@@ -333,12 +342,16 @@ class DeviceRun:
     def _at_first(self, record: CaseRecord) -> int:
         """How many replicates are taken before anything is looked at: all of them where there is nothing to stop early for."""
         compares = self._takes_turns(record) or self._comparing.compares(record.case)
-        return min(EARLIEST, self._settings.replicates) if compares else self._settings.replicates
+        first = self._first(record)
+        return min(max(EARLIEST, record.wanted_builds or 1), first) if compares else first
+
+    def _first(self, record: CaseRecord) -> int:
+        return replicates_at_first(record, self._settings.replicates)
 
     def _more(self, record: CaseRecord) -> int:
         decision = self._comparing.decide(record)
-        wanted = max(0, self._settings.replicates - record.measured) if decision is None else decision.wanted
-        if record.measured < self._settings.replicates or not record.cost:
+        wanted = max(0, self._first(record) - record.measured) if decision is None else decision.wanted
+        if record.measured < self._first(record) or not record.cost:
             return wanted
         affordable = int((self._settings.budget - record.cost) / (record.cost / record.measured))
         return max(0, min(wanted, affordable))
@@ -383,7 +396,9 @@ class DeviceRun:
         inputs = self._preparations.own.evaluation_inputs(record.case.card)
         log_name = f"{record.case.id}.measure-{record.measured + 1}"
         runtime = self._device.runtime
-        record.replicates.append(measure_replicate(runtime, record.case, record.artifact, inputs, self.plan, log_name))
+        build = record.measured % len(record.builds)
+        replicate = measure_replicate(runtime, record.case, record.builds[build], inputs, self.plan, log_name)
+        record.replicates.append(replace(replicate, build=build))
 
     def _measure_pair(self, record: CaseRecord) -> None:
         other, stack = record.other, self._device.other
@@ -391,10 +406,11 @@ class DeviceRun:
         assert record.artifact is not None and stack is not None and self._preparations.other is not None
         inputs = self._preparations.own.evaluation_inputs(record.case.card)
         other_inputs = self._preparations.other.evaluation_inputs(other.case.card)
+        build, other_build = record.measured % len(record.builds), record.measured % len(other.builds)
         try:
             pair = measure_pair(
-                Side(self._device.runtime, record.case, record.artifact, inputs),
-                Side(stack.runtime, other.case, other.artifact, other_inputs),
+                Side(self._device.runtime, record.case, record.builds[build], inputs),
+                Side(stack.runtime, other.case, other.builds[other_build], other_inputs),
                 record.measured,
                 Plan(self.plan.warm_up, WARM_UP_ROUNDS),
                 BlockPlan.of(self._settings.rounds),
@@ -407,7 +423,13 @@ class DeviceRun:
             self._measure_alone(record)  # so that the case, which works here, has figures
             return
         other.ran = True
-        record.pairs.append(pair)
+        candidate, reference = replace(pair.candidate, build=build), replace(pair.reference, build=other_build)
+        record.pairs.append(replace(pair, candidate=candidate, reference=reference))
+
+
+def _further_builds(preparation: Preparation, case: Case, runtime: AgentRole, wanted: int | None) -> list[FurtherBuild]:
+    """All builds but the first one, each by itself: what an earlier one learnt about the kernels of this device is not handed on."""
+    return [FurtherBuild(_checked(preparation.artifact(case, runtime, build=number))) for number in range(1, wanted or 1)]
 
 
 def _checked(artifact: StoredArtifact) -> StoredArtifact:
@@ -424,11 +446,10 @@ def conversion_remarks(records: Iterable[CaseRecord]) -> list[str]:
     """What the conversions want the user to know (``details["remarks"]``), each sentence once for each artifact, from the store or not."""
     found: dict[tuple[str, str], str] = {}
     for record in records:
-        for artifact in (record.artifact, record.other.artifact if record.other is not None else None):
-            details = artifact.provenance.get("details") if artifact is not None else None
+        for artifact in [*record.builds, *(record.other.builds if record.other is not None else ())]:
+            details = artifact.provenance.get("details")
             remarks = details.get("remarks") if isinstance(details, Mapping) else None
             for remark in remarks if isinstance(remarks, list) else ():
-                assert artifact is not None
                 case = record.case
                 sentence = " ".join(str(remark).split())
                 found.setdefault(

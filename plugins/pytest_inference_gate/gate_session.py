@@ -17,6 +17,7 @@ import pytest
 from . import benchmark_adapter
 from .agent_role import RunningAgents
 from .artifacts import StoredArtifact
+from .build_decision import rebuilding_notices
 from .case_selection import CaseSelection, case_id_of
 from .cases import Case
 from .checks import AccuracyCheck, LatencyCheck, Messages
@@ -27,7 +28,7 @@ from .device_run import DeviceRun
 from .devices import SoftwareUnderTest
 from .errors import GateError
 from .gate_run import GateRun
-from .judging import CaseRecord
+from .judging import CaseRecord, replicates_at_first
 from .options import Settings
 from .outcome import Outcome, StageFailed
 from .progress import Progress
@@ -177,6 +178,7 @@ class GateSession:
         }
         for gate in self.devices:
             self.notices += gate.shallowness(of_device[gate.device.name])
+        self.notices += rebuilding_notices(decisions)
         for test_id, wanted in self.selection.wanted.items():
             self.results[test_id] = self._gate_of(wanted.case).judge(wanted, decisions.get(test_id))
             if (coverage := self.results[test_id].coverage) is not None:
@@ -270,7 +272,7 @@ class GateSession:
             close_ids,
             other_devices,
             reproduce=reproducing_command(self.config.invocation_params.args, case.test_id),
-            first=self.settings.replicates,
+            first=replicates_at_first(self._record(case), self.settings.replicates),
             paired=self.settings.takes_turns,
         )
 

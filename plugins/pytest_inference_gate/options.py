@@ -176,6 +176,12 @@ OPTIONS: tuple[_Option, ...] = (
         f"how long a case that looks different may be measured in all, to be sure of it (default: {DEFAULT_BUDGET:g})",
         parse_budget,
     ),
+    _Option(
+        "rebuilds",
+        "N",
+        "times that a model is built and measured where its builder makes another one each time, such as TensorRT (default: 1)",
+        parse_count,
+    ),
     _Option("rounds", "N", "rounds measured in each replicate (default: 50 or more, for at least 0.2 s)", parse_count),
     _Option("warm-up", "SECONDS", "shortest warm-up of a replicate (default: 0.3)", parse_seconds),
     _Option(
@@ -220,6 +226,7 @@ class Settings:
     against_models: Path | None
     replicates: int
     budget: float  # seconds for each case
+    rebuilds: int
     rounds: int | None
     warm_up: float | None
     tolerance: float | None  # given on the command line: wins over markers and cards
@@ -391,6 +398,7 @@ def read_settings(config: pytest.Config) -> Settings:
         against_models=against_models,
         replicates=one("replicates") or DEFAULT_REPLICATES,
         budget=one("budget") or DEFAULT_BUDGET,
+        rebuilds=one("rebuilds") or 1,
         rounds=one("rounds"),
         warm_up=one("warm-up"),
         tolerance=tolerance[0] if tolerance and tolerance_from_command_line else None,

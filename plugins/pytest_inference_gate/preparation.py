@@ -135,18 +135,19 @@ class Preparation:
         if intermediate is not None:
             self.artifact(intermediate.case(case), runtime)
 
-    def artifact(self, case: Case, runtime: AgentRole) -> StoredArtifact:
+    def artifact(self, case: Case, runtime: AgentRole, *, build: int = 0) -> StoredArtifact:
         """The case's converted model, as ``runtime`` runs it. Cases that differ in their number of threads alone share it.
 
-        Some backends' models are built by ``runtime`` itself, in a folder of its own there, and fetched into the store.
+        Some backends' models are built by ``runtime`` itself, in a folder of its own there, and fetched into the store. ``build`` counts
+        the times that it is built of the same, each kept by itself, where a builder makes another one each time.
         """
         builder = self._builder(case, runtime)
         device = agent_device(case.device)
-        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), device, builder.target.key)
-        value: StoredArtifact = self._once(key, lambda: self._convert(case, builder))
+        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), device, str(build), builder.target.key)
+        value: StoredArtifact = self._once(key, lambda: self._convert(case, builder, build))
         return value
 
-    def _convert(self, case: Case, builder: AgentRole) -> StoredArtifact:
+    def _convert(self, case: Case, builder: AgentRole, build: int) -> StoredArtifact:
         card = case.card
         intermediate = self._intermediate(case, builder)
         checkpoint = self.checkpoint(card)
@@ -174,6 +175,7 @@ class Preparation:
             "code": backend.get("code"),
             "machine": builder.probe.get("machine"),
             **_not_default(case),
+            **({"build": build} if build else {}),
         }
         model: StoredArtifact | None = None
         if intermediate is not None:
@@ -181,12 +183,13 @@ class Preparation:
             ingredients["intermediate"] = {"format": intermediate.format, "artifact": model.digest}
             source = {"format": intermediate.format, "architecture": None, "seed": None, "inputs": [], "outputs": []}
         device = f"-{case.device}" if case.device_in_id else ""
-        name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}{device}"
+        model_name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}{device}"
+        name = model_name + (f"-build{build + 1}" if build else "")
         where = f" on {builder.target.name}" if self.is_built_on_device(case) else ""
 
         def make(directory: Path) -> Mapping[str, Any]:
             if self.is_built_on_device(case):
-                self._note_rebuilding(name, ingredients)
+                self._note_rebuilding(model_name, ingredients)
             payload = directory / "payload"
             target = builder.target
             origin = f" from {intermediate.format}" if intermediate else ""

@@ -14,7 +14,7 @@ from typing import Any
 from .artifacts import StoredArtifact
 
 # Of the ingredients: by what a model was built, and not what it was built of.
-_OF_THE_BUILDER = ("converter", "code", "machine", "intermediate")
+_OF_THE_BUILDER = ("converter", "code", "machine", "intermediate", "build")
 _LONGEST_LIST = 4
 
 
@@ -44,11 +44,11 @@ def earlier_build(entries: Sequence[StoredArtifact], ingredients: Mapping[str, A
 
 def rebuilt_remarks(rebuilt: Iterable[Rebuilt]) -> list[str]:
     """One sentence for each difference, with the cases that it concerns."""
-    cases: dict[tuple[str, str], list[str]] = {}
-    for one in rebuilt:
-        cases.setdefault((_by(one.before), _differences(one.before, one.now)), []).append(one.case)
+    cases: dict[tuple[str, str], dict[str, None]] = {}
+    for one in rebuilt:  # several builds of one case are one rebuilding
+        cases.setdefault((_by(one.before), _differences(one.before, one.now)), {})[one.case] = None
     return [
-        f"the engine{'s' if len(names) > 1 else ''} of {_listed(names)} in the store {'were' if len(names) > 1 else 'was'} built {by}"
+        f"the engine{'s' if len(names) > 1 else ''} of {_listed(list(names))} in the store {'were' if len(names) > 1 else 'was'} built {by}"
         f" and {'do' if len(names) > 1 else 'does'} not fit here ({differences}): built anew"
         for (by, differences), names in cases.items()
     ]

@@ -27,7 +27,8 @@ class Replicate:
     """What one fresh agent process measured. Durations in seconds, one for each round; ``first_inference`` is None where the
     process had predicted before. ``telemetry`` is the summary of power, temperatures and clocks meanwhile, None where none was taken.
     ``device_rounds`` are further rounds by the accelerator's own clock, where it has one: they show how much of a round is its work,
-    and nothing is judged by them. ``coverage`` is what the runtime told of it afterwards, None where it tells nothing.
+    and nothing is judged by them. ``coverage`` is what the runtime told of it afterwards, None where it tells nothing. ``build`` says which
+    of several builds of the model it ran.
     """
 
     load: float
@@ -40,6 +41,7 @@ class Replicate:
     telemetry: Mapping[str, Any] | None = None
     device_rounds: tuple[float, ...] = ()
     coverage: Coverage | None = None
+    build: int = 0
 
     @property
     def median(self) -> float:
@@ -60,6 +62,7 @@ class LatencyResult:
       stacks were measured in turns, one session: the replicates of the other stack.
     * ``pair_ratios``: where two stacks were measured in turns, candidate / reference of each pair of processes, in their order.
     * ``decision``: None where nothing was compared.
+    * ``replicate_builds``: which build each replicate ran, where the builder makes another one each time; else empty.
     * ``cost``: wall-clock seconds of all that was measured for the case, both stacks included; None where it is not known.
     """
 
@@ -78,6 +81,18 @@ class LatencyResult:
     invalid: str | None = None
     pair_ratios: tuple[float, ...] = ()
     cost: float | None = None
+    replicate_builds: tuple[int, ...] = ()
+
+    @property
+    def build_medians(self) -> tuple[float, ...]:
+        """The median of each build's replicates, in seconds; empty where the builder always makes the same."""
+        pairs = list(zip(self.replicate_builds, self.replicates, strict=False))
+        return tuple(median(value for one, value in pairs if one == build) for build in sorted(set(self.replicate_builds)))
+
+    @property
+    def build_spread(self) -> float | None:
+        """How much slower the slowest build is than the fastest, as a share; None with fewer than two."""
+        return max(self.build_medians) / min(self.build_medians) - 1 if len(self.build_medians) > 1 else None
 
     @property
     def verdict(self) -> Verdict | None:

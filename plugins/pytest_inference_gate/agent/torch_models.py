@@ -266,7 +266,9 @@ def _load(module, weights, name):
     ]
     told = ["%d %s (%s)" % (len(keys), what, ", ".join(keys[:3] + ["..."] * (len(keys) > 3))) for what, keys in problems if keys]
     if told:
-        raise BuildError("the weights are not those of %s: %s; correct the architecture and its arguments" % (name, ", ".join(told)))
+        raise BuildError(
+            "the weights are not those of %s: %s; correct the architecture and its arguments" % (name, ", ".join(told))
+        )
     module.load_state_dict(dict(wanted, **weights))
 
 

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_files import explained, write_atomically
+from ..coverage import Coverage
+from ..decision import BuildComparison
 from ..errors import GateError
 from ..results import (
     AccuracyResult,
     ArtifactResult,
     CaseResult,
     ComparedSession,
+    CoverageResult,
     DeviceResult,
     LatencyResult,
     OtherStack,
@@ -140,6 +143,7 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "latency": None if case.latency is None else _latency(case.latency),
         "accuracy": None if case.accuracy is None else _accuracy(case.accuracy),
         "artifact": None if case.artifact is None else _artifact(case.artifact),
+        "coverage": None if case.coverage is None else _coverage(case.coverage),
         "memory": {"peak_rss_bytes": case.peak_rss_bytes},
     }
 
@@ -167,6 +171,10 @@ def _latency(latency: LatencyResult) -> dict[str, Any]:
         "cost_seconds": latency.cost,
         "baseline_sessions": latency.baseline_sessions,
         "pair_ratios": latency.pair_ratios,
+        "replicate_builds": latency.replicate_builds,
+        "build_medians": latency.build_medians,
+        "build_spread": latency.build_spread,
+        "compared_builds": None if decision is None or decision.builds is None else _builds(decision.builds),
         "baseline_median": None if decision is None else decision.baseline_median,
         "ratio": None if decision is None else decision.ratio,
         "interval": None if decision is None else decision.interval,
@@ -176,6 +184,10 @@ def _latency(latency: LatencyResult) -> dict[str, Any]:
         "stage": None if decision is None else decision.stage,
         "minimum_detectable": None if decision is None else decision.minimum_detectable,
     }
+
+
+def _builds(builds: BuildComparison) -> dict[str, Any]:
+    return {"candidate": builds.candidate, "baseline": builds.baseline, "scatter": builds.spread, "same": builds.same}
 
 
 def _accuracy(accuracy: AccuracyResult) -> dict[str, Any]:
@@ -205,6 +217,19 @@ def _accuracy(accuracy: AccuracyResult) -> dict[str, Any]:
         "reference_nan_count": figures.reference_nan_count,
         "metrics": accuracy.metrics,
     }
+
+
+def _coverage(coverage: CoverageResult) -> dict[str, Any]:
+    return {
+        "verdict": coverage.verdict,
+        "reason": coverage.decision.reason,
+        "found": _placement(coverage.found),
+        "baseline": _placement(coverage.decision.before),
+    }
+
+
+def _placement(coverage: Coverage | None) -> dict[str, Any] | None:
+    return None if coverage is None else {**coverage.as_dict(), "share": coverage.share}
 
 
 def _artifact(artifact: ArtifactResult) -> dict[str, Any]:

@@ -187,8 +187,22 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
             _Column("baseline", "baseline\nms", _baseline, spare=5, legend="baseline: the median before"),
             _Column("change", "change\n%", _change),
         ]
+    figures.append(
+        _Column(
+            "builds", "builds\n%", _builds, spare=6, legend="builds: by how much the slowest build is slower than the fastest"
+        )
+    )
     if all(case.batch == 1 for case in cases):
         figures = [column for column in figures if column.name != "throughput"]  # it would be the median in another unit
+    figures.append(
+        _Column(
+            "on accelerator",
+            "on\naccel.",
+            _on_accelerator,
+            spare=8,
+            legend="on accel.: operations that run on the accelerator",
+        )
+    )
     columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
     return [*columns, _Column("verdict", "verdict", lambda case: str(case.verdict), number=False)]
 
@@ -261,6 +275,16 @@ def _p90(case: CaseResult) -> str:
 
 def _throughput(case: CaseResult) -> str:
     return _NOTHING if case.latency is None else f"{case.latency.throughput:.4g}"
+
+
+def _builds(case: CaseResult) -> str:
+    spread = None if case.latency is None else case.latency.build_spread
+    return _NOTHING if spread is None else f"{100 * spread:.1f}"
+
+
+def _on_accelerator(case: CaseResult) -> str:
+    found = None if case.coverage is None else case.coverage.found
+    return _NOTHING if found is None else f"{found.on_accelerator}/{found.operations}"
 
 
 def _baseline(case: CaseResult) -> str:
@@ -365,6 +389,10 @@ def _reasons(run: RunResult, width: int, markup: Markup) -> list[str]:
 
 def _notes(run: RunResult, width: int) -> list[str]:
     lines = []
+    rebuilt = [case for case in run.cases if case.latency is not None and case.latency.build_spread is not None]
+    if rebuilt:
+        differ = ", ".join(f"{case.id} by {case.latency.build_spread:.1%}" for case in rebuilt if case.latency is not None)
+        lines += _wrapped(f"builds differ: {differ}", width, indent="    ")
     for notice in run.notices:
         lines += _wrapped(f"note: {notice}", width, indent="    ")
     if any(case.latency is not None and case.latency.verdict is Verdict.FASTER for case in run.cases):

@@ -3,7 +3,8 @@
 Its artifact is a small JSON file, which tests can change in order to make a model slower, damaged or unloadable: ``work`` repeats
 the product, so that an inference takes that many times as long. ``log`` names a file that gets a line for each conversion, and
 ``wait_for`` one for which the conversion waits. ``recorded`` names a folder of recorded distributions, which take the place of this
-machine's clock. ``other`` holds what is different with the other one of two software stacks.
+machine's clock. ``coverage`` is what the runtime tells of its accelerator, ``converted`` what the converter does, ``remarks`` what it
+remarks. ``other`` holds what is different with the other one of two software stacks.
 """
 
 import fcntl
@@ -101,7 +102,8 @@ def convert(request, progress):
         raise ValueError("the converter does not know this layer")
     with open(os.path.join(request["output_directory"], MODEL), "w") as stream:
         json.dump(dict(source, precision=request["precision"]), stream)
-    return {"model": MODEL, "converter": {"numpy": numpy.__version__}, "details": {}}
+    details = {"coverage": source.get("converted"), "remarks": source.get("remarks", [])}
+    return {"model": MODEL, "converter": {"numpy": numpy.__version__}, "details": details}
 
 
 class Runner:
@@ -120,6 +122,7 @@ class Runner:
             self.weights = numpy.round(self.weights * 127 / numpy.abs(self.weights).max()) * numpy.abs(self.weights).max() / 127
         self.work = int(source.get("work", 1))
         self.recorded = source.get("recorded")
+        self.told = source.get("coverage")
         self.clock = None
         self.inputs = [
             {"name": "x", "shape": [batch] + list(input["shape"]), "dtype": "float32", "scale": None, "zero_point": None}
@@ -141,6 +144,9 @@ class Runner:
         if self.clock is None:
             self.clock = RecordedClock(self.recorded)
         return self.clock.pass_one_round
+
+    def coverage(self):
+        return self.told
 
     def get_output(self):
         return self.y.astype(numpy.float32)
