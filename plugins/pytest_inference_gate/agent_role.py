@@ -114,7 +114,11 @@ class AgentRole:
         able, precisions = ("can_convert", "precisions_convert") if convert else ("can_run", "precisions_run")
         stage: Stage = "convert" if convert else "load"
         if not backend.get(able):
-            reason = backend.get("reason") or f"{self.target.name} cannot {'convert to' if convert else 'run'} {case.backend}"
+            reason = backend.get("reason") or (
+                f"this agent has no backend {case.backend!r}"
+                if case.backend not in self.probe["backends"]
+                else f"{self.target.name} cannot {'convert to' if convert else 'run'} {case.backend}"
+            )
             raise StageFailed(Outcome("unsupported", stage, reason))
         if case.precision not in backend.get(precisions, ()):
             raise StageFailed(Outcome("unsupported", stage, f"{case.backend} has no precision {case.precision}"))

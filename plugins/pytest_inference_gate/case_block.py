@@ -26,6 +26,7 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         "batch": result.batch,
         "threads": result.threads,
         "variant": result.variant,
+        "device": result.device,
         **({} if result.board is None else {"board": result.board}),  # of several; each one's session file is without
         "verdict": str(result.verdict),
         "replicates": list(latency.replicates),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import timing_caches
 from .agent_role import AgentRole
 from .artifacts import ArtifactStore, StoredArtifact
 from .backends import BACKENDS, agent_device
@@ -196,6 +197,7 @@ class Preparation:
             self._progress(f"converting {name}{origin}{where}")
             path = _put_checkpoint(target, checkpoint.path) if model is None else _put_model(target, model)
             calibration_path = None if calibration is None else target.put(calibration.path)
+            options = timing_caches.convert_options(self.store, case.options, ingredients, target.put)
             there = target.folder_for(payload)
             with builder.start(f"{name}.convert") as agent:
                 result = agent.convert(
@@ -204,7 +206,7 @@ class Preparation:
                         "precision": case.precision,
                         "batch": case.batch,
                         "device": agent_device(case.device),
-                        "options": case.options,
+                        "options": options,
                         "source": {**source, "path": path},
                         "input": input_settings,
                         "calibration": calibration_path,
@@ -218,7 +220,9 @@ class Preparation:
             self._progress(f"converted {name}{where} in {result['seconds']:.1f} s")
             return result
 
-        return self.store.get_or_make("artifact", ingredients, make)
+        artifact = self.store.get_or_make("artifact", ingredients, make)
+        timing_caches.keep(self.store, artifact, case.options)
+        return artifact
 
     def _note_rebuilding(self, name: str, ingredients: Mapping[str, Any]) -> None:
         # Read once: what this run itself builds for its other devices was not there before.

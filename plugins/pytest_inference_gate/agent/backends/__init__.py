@@ -33,7 +33,7 @@ from ..failures import Unsupported
 BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt", "torch")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
-SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
+SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_device.py", "tensorflow_sources.py")
 
 # The modules beside it in which a backend keeps more of its code.
 OWN_MODULES = {
@@ -66,8 +66,13 @@ class Backends:
         if name in self._files:
             return _import_file(module_name, self._files[name])
         if name not in BUILT_IN:
-            raise Unsupported("this agent has no backend %r; it has %s" % (name, ", ".join(self.names)))
-        return importlib.import_module(module_name)
+            raise Unsupported("%s; it has %s" % (_unknown(name), ", ".join(self.names)))
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name == module_name:  # left out of this archive
+                raise Unsupported(_unknown(name))
+            raise
 
     def code(self, name):
         # type: (str) -> str
@@ -83,6 +88,11 @@ class Backends:
             parts = [read(os.path.join(here, name + ".py"))]
         parts += [read(path) for path in paths]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _unknown(name):
+    # type: (str) -> str
+    return "this agent has no backend %r" % name
 
 
 def _import_file(module_name, path):
