@@ -60,9 +60,9 @@ class LinearProject:
         """For sessions in processes of their own, what the fixture does for those inside this one."""
         with (self.path / "conftest.py").open("a") as conftest:
             conftest.write(
-                "\n\nfrom pytest_inference_gate import gate_session, machine_condition\n\n"
+                "\n\nfrom pytest_inference_gate import device_gate, machine_condition\n\n"
                 "machine_condition.load_by_others = machine_condition.stolen_share = lambda *_: None\n"
-                "gate_session.canary_shifts = lambda *_: ()\n"
+                "device_gate.canary_shifts = lambda *_: ()\n"
             )
 
     def ini(self, **extra):
