@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
 
-from . import onnx_sources, onnx_to_torch, torch_device, torch_graphs
+from . import onnx_sources, onnx_to_torch, torch_graphs
 from . import tensorflow_sources as sources
 from .failures import BuildError, LoadError, Unsupported, sentence_of
 
