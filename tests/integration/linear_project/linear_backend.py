@@ -4,8 +4,9 @@ Its artifact is a small JSON file, which tests can change in order to make a mod
 the product, so that an inference takes that many times as long. ``log`` names a file that gets a line for each conversion, and
 ``wait_for`` one for which the conversion waits. ``recorded`` names a folder of recorded distributions, which take the place of this
 machine's clock. ``coverage`` is what the runtime tells of its accelerator, ``converted`` what the converter does, ``remarks`` what it
-remarks. ``builds`` holds what is different with one conversion after the other, and the last one is of all that come later: what a
-builder does that makes another model of the same each time; ``factor`` slows its recorded clock down. ``other`` holds what is different with the other one of two software stacks.
+remarks. ``builds`` holds what is different with one conversion after the other (the last one stands for all that come later): a builder
+that makes another model of the same each time; ``factor`` slows its recorded clock down. ``other`` holds what is different with the
+other one of two software stacks.
 """
 
 import fcntl
