@@ -21,7 +21,7 @@ from functools import lru_cache, partial
 from math import atan, cos, expm1, hypot, inf, isfinite, log, pi, sin, sqrt
 from statistics import fmean, median
 
-from .decision import ALPHA, SPREADS, BuildComparison, LatencyDecision, change_in_words, decide, session_noise
+from .decision import ALPHA, MOST_WITH_BUILDS, SPREADS, BuildComparison, LatencyDecision, change_in_words, decide, session_noise
 from .paired_decision import decide_pairs, middle_ratio
 from .sequential import EARLIEST, Standing, change_of, standing
 from .verdict import Verdict
@@ -130,7 +130,7 @@ def decide_build_pairs(
         first=first,
         earliest=max(EARLIEST, count),
         look_again_from=tolerance / 2,
-        final=final,
+        final=final or len(ratios) >= MOST_WITH_BUILDS * first,
     )
     decision = replace(
         simple,
@@ -206,7 +206,7 @@ def _decide_by_builds(
         first=first,
         earliest=max(EARLIEST, len(after)),
         look_again_from=inf,
-        final=final,
+        final=final or len(candidate) >= MOST_WITH_BUILDS * first,
     )
     decision = LatencyDecision(
         _verdict(where, ratio, too_noisy=noise > max(tolerance, ungateable_above)),

@@ -36,6 +36,10 @@ SPREADS = 2.0
 sessions differ by 2 to 3 %, and fresh replicates and the rank test guard against false alarms as well (docs/explanation/gate-power.md)."""
 
 
+MOST_WITH_BUILDS = 3
+"""How many times the first replicates are taken at most where builds decide: what is not clear by then takes more builds."""
+
+
 @dataclass(frozen=True)
 class BuildComparison:
     """How many builds were compared with how many, and by how much builds of one software scatter (a standard deviation, as a share;

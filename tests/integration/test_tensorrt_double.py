@@ -377,6 +377,8 @@ def test_a_timing_cache_of_another_device_is_not_used_and_it_is_said(workshop: W
     with workshop.start("10") as agent:
         _, result = workshop.convert(agent, "fp32", options=pinned)
     assert result["details"]["timing_cache"]["start"].startswith("refused")
+    (remark,) = result["details"]["remarks"]
+    assert remark.startswith("the pinned timing cache was refused by this release or device, so this build chose")
 
 
 # Coverage

@@ -8,7 +8,7 @@ from statistics import median
 
 from ..accuracy import AccuracyDecision
 from ..coverage import Coverage, fallen_back
-from ..decision import ALPHA, BuildComparison, LatencyDecision
+from ..decision import ALPHA, MOST_WITH_BUILDS, BuildComparison, LatencyDecision
 from ..results import AccuracyResult, CaseResult, CoverageResult, LatencyResult
 from ..sequential import MOST
 from ..verdict import Verdict
@@ -236,7 +236,11 @@ def _limit(decision: LatencyDecision) -> float:
 
 def _is_exhausted(latency: LatencyResult | None, first: int | None) -> bool:
     """Whether as much was measured as is at most."""
-    return latency is not None and first is not None and len(latency.pair_ratios or latency.replicates) >= MOST * first
+    if latency is None or first is None:
+        return False
+    builds = None if latency.decision is None else latency.decision.builds
+    by_builds = builds is not None and builds.spread is not None and not builds.same
+    return len(latency.pair_ratios or latency.replicates) >= (MOST_WITH_BUILDS if by_builds else MOST) * first
 
 
 def _decided_on(decision: LatencyDecision, latency: LatencyResult | None, *, trusted: bool) -> list[str]:

@@ -122,6 +122,11 @@ def convert(request, progress):
         },
         workspace_bytes=plan.workspace_bytes,
     )
+    if plan.timing_cache and details["timing_cache"]["start"] != "continued":
+        details["remarks"] = [
+            "the pinned timing cache was %s, so this build chose its kernels anew"
+            % details["timing_cache"]["start"].partition(",")[0]
+        ]
     return {"model": ENGINE, "converter": dict(versions, **here), "details": details}
 
 
