@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ssh_server import LoopbackBoard
 from tensorrt_double import VERSIONS, Installation, compiler
+from test_tensorrt_double import classifier
 
 from pytest_inference_gate.accelerators import MARKERS, MarkerState
 from pytest_inference_gate.artifacts import ArtifactStore
@@ -147,3 +148,30 @@ def test_what_can_be_made_neither_there_nor_here_is_told(project: Project, board
         " from keras to onnxruntime; install TensorFlow, tf2onnx and onnx where models are converted, or name another Python with"
         " --gate-convert-with"
     )
+
+
+ONNX_CARD = """
+name = "classifier"
+checkpoint = { format = "onnx", file = "classifier.onnx" }
+input = { shape = [8, 8, 3] }
+labels = { count = 5 }
+backends = { tensorrt = ["fp32"] }
+devices = { tensorrt = ["cuda"] }
+options = { tensorrt = { timing_cache = true } }
+"""
+
+
+def test_a_build_continues_from_the_timing_cache_of_the_one_before(project: Project, board: BoardWithTensorRT) -> None:
+    """ONNX goes to the board as it is, and so does the cache that an earlier build has left in the store."""
+    (project.path / "models" / "digits_cnn.toml").unlink()
+    (project.path / "models" / "classifier.toml").write_text(ONNX_CARD)
+    classifier(project.path / "models" / "classifier.onnx", batch=1)
+    result, document = project.run(board.target("orin"), "--gate-rebuilds=2")
+    assert result.ret == 0, result.stdout.str()
+    assert document["cases"][0]["accuracy"]["agreement"] == 1
+    engines = [entry for entry in ArtifactStore(project.store).entries() if (entry.payload / "model.engine").exists()]
+    assert [engine.provenance["ingredients"].get("build", 0) for engine in engines] == [0, 1]
+    assert not any("intermediate" in engine.provenance["ingredients"] for engine in engines)
+    first, second = (engine.provenance["details"]["timing_cache"] for engine in engines)
+    assert (first["start"], first["continued_from"]) == ("started", None)
+    assert (second["start"], second["continued_from"]) == ("continued", first["sha256"])
