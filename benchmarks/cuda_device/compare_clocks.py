@@ -23,16 +23,16 @@ from typing import Any
 
 import numpy
 
-PLUGINS = Path(__file__).resolve().parent.parent.parent / "plugins"
 try:
     import pytest_inference_gate  # noqa: F401
 except ImportError:  # run from a clone, uninstalled
-    sys.path.insert(0, str(PLUGINS))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "plugins"))
 
 from pytest_inference_gate.agent_process import AgentProcess, Limits
 from pytest_inference_gate.cards import ModelCard, load_cards
 from pytest_inference_gate.targets.interpreter import InterpreterTarget
 
+PLUGINS = Path(__file__).resolve().parent.parent.parent / "plugins"
 PRECISIONS = {"cuda": ("fp32", "fp16"), "cpu": ("fp32",)}
 WARMUP = {"minimum_rounds": 50, "minimum_seconds": 0.5, "maximum_seconds": 20.0, "window": 20, "agreement": 0.02}
 BARE = """

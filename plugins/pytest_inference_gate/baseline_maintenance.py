@@ -21,6 +21,7 @@ from .baselines import (
 )
 from .condition_text import condition_differences
 from .coverage import Coverage
+from .device_telemetry import saved_telemetry, summarize_telemetry
 from .devices import SoftwareUnderTest, identity_differences
 from .errors import BaselineError
 
@@ -104,7 +105,9 @@ def find_session(directory: Path, text: str) -> BaselineSession:
 class CaseDifference:
     """One case in two sessions: medians of the replicates in seconds, their ratio, and its 95 % interval from their replicates alone.
 
-    ``interval`` is None where there are too few replicates for one; a coverage is None where the session knows none.
+    ``interval`` is None where there are too few replicates for one; a coverage is None where the session knows none. ``energy`` holds
+    joules per inference before and after, by rail: of the whole board's rail, where both sessions have it, else of each rail that both
+    have.
     """
 
     id: str
@@ -114,6 +117,7 @@ class CaseDifference:
     interval: tuple[float, float] | None
     coverage_before: Coverage | None = None
     coverage_after: Coverage | None = None
+    energy: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,4 +162,15 @@ def _case_difference(before: BaselineCase, after: BaselineCase) -> CaseDifferenc
 
     old, new = median(before.replicates), median(after.replicates)
     interval = ratio_interval(after.replicates, before.replicates)
-    return CaseDifference(before.id, old, new, new / old, interval, before.coverage, after.coverage)
+    return CaseDifference(before.id, old, new, new / old, interval, before.coverage, after.coverage, _energy(before, after))
+
+
+def _energy(before: BaselineCase, after: BaselineCase) -> dict[str, tuple[float, float]]:
+    told = summarize_telemetry(saved_telemetry(after), [saved_telemetry(before)])
+    if told is None:
+        return {}
+    return {
+        name: (rail.baseline_joules_per_inference, rail.joules_per_inference)
+        for name in told.shown_rails
+        if (rail := told.rails[name]).baseline_joules_per_inference is not None
+    }

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .accelerators import MARKERS
 from .accuracy import FLOAT_REFERENCE, OTHER_STACK, compare_predictions
 from .agent_role import AgentRole, RunningAgents
 from .artifacts import StoredArtifact
@@ -134,10 +135,10 @@ class DeviceRun:
                         self._attempt(one, self._send)
         with self._phase("predict"):
             predicting = [one for one in self._alive if one.accuracy and self.records[one.case.id].outcome.ok]
-            self._side_by_side([self._task(one, partial(self._predict, one.case)) for one in predicting])
+            self._side_by_side(predicting, self._predict)
         self._measure([one.case for one in self._alive if one.latency and self.records[one.case.id].outcome.ok])
         with self._phase("predict"):
-            self._side_by_side([self._task(one, partial(self._run_other_alone, one.case)) for one in self._alive])
+            self._side_by_side(self._alive, self._run_other_alone)
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -152,8 +153,14 @@ class DeviceRun:
         """Whether the runtime has a machine of its own, of whose cores and memory nothing is known here."""
         return not self._device.runtime.target.is_here
 
-    def _side_by_side(self, tasks: Sequence[Task]) -> None:
-        side_by_side(tasks, 1 if self._elsewhere else jobs_here(self._settings.jobs), self._running)
+    def _side_by_side(self, wanted: Sequence[WantedCase], act: Callable[[Case], None]) -> None:
+        """As many at once as this machine allows; of another machine nothing is known, and it gets them one by one.
+
+        So does an accelerator: not each lets a second process in, and an Edge TPU belongs to the one that has opened it.
+        """
+        for together in (True, False):
+            tasks = [self._task(one, partial(act, one.case)) for one in wanted if (one.case.device not in MARKERS) is together]
+            side_by_side(tasks, jobs_here(self._settings.jobs) if together and not self._elsewhere else 1, self._running)
 
     # ---------------------------------------------------------------- failing
 

@@ -21,6 +21,7 @@ from .coverage import (
     told_by_runtime,
 )
 from .decision import ALPHA, LatencyDecision, decide
+from .device_telemetry import saved_telemetry, summarize_telemetry
 from .outcome import OK, Outcome
 from .paired_decision import decide_pairs
 from .paired_measuring import ProcessPair
@@ -211,6 +212,9 @@ def judge(
         )
         peaks = [replicate.peak_rss_bytes for replicate in record.all_replicates if replicate.peak_rss_bytes is not None]
         result.peak_rss_bytes = max(peaks, default=None)
+        result.telemetry = summarize_telemetry(
+            [replicate.telemetry for replicate in record.all_replicates], [saved_telemetry(case) for case in before]
+        )
         if record.pairs and decision is not None:
             result.latency = replace(
                 result.latency.decided(decision, [[pair.reference.median for pair in record.pairs]]),

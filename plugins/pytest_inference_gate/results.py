@@ -14,6 +14,7 @@ from .backends import CPU
 from .cases import Case
 from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
+from .device_telemetry import TelemetryResult
 from .outcome import OK, Outcome
 from .verdict import Verdict, run_is_red, worst
 
@@ -171,6 +172,7 @@ class CaseResult:
     ``verdict`` and ``reason`` are what the whole case comes to; :meth:`conclude` works them out of the parts. ``variant`` is None
     for most cases; ``device`` is the marker of the kind of device that it runs on; ``nodeids`` are the tests that were about this case.
     ``board`` is the name of the device among several, as in ``DeviceResult.name``.
+    ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     """
 
     id: str
@@ -190,6 +192,7 @@ class CaseResult:
     artifact: ArtifactResult | None = None
     coverage: CoverageResult | None = None
     peak_rss_bytes: int | None = None
+    telemetry: TelemetryResult | None = None
     board: str | None = None
 
     @classmethod

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pytest_inference_gate.backends import BACKENDS, BackendInfo
 from pytest_inference_gate.cards import DEFAULT_EVALUATION_SEED, ModelCard, load_card, load_cards
 from pytest_inference_gate.errors import CardError
+from pytest_inference_gate.preparation import reference_backend
 
 GOOD = {
     "name": '"digits"',
@@ -47,6 +48,13 @@ def message(folder: Path, **changes: str | None) -> str:
     with pytest.raises(CardError) as caught:
         load(folder, **changes)
     return str(caught.value)
+
+
+def test_a_model_that_is_quantized_already_needs_no_calibration_set(tmp_path: Path) -> None:
+    compiled = '{ format = "tflite", file = "digits_edgetpu.tflite" }'
+    card = load(tmp_path, checkpoint=compiled, calibration=None, backends='{ edgetpu = ["int8"] }')
+    assert card.backends == {"edgetpu": ["int8"]}
+    assert "found 'int8' but no calibration set" in message(tmp_path, calibration=None, backends='{ edgetpu = ["int8"] }')
 
 
 def problems_of(path: Path) -> str:
@@ -86,6 +94,26 @@ def test_a_good_card_is_read_with_its_defaults(tmp_path: Path) -> None:
 def test_height_width_and_channels_follow_the_layout(tmp_path: Path) -> None:
     card = load(tmp_path, input='{ shape = [3, 20, 30], layout = "nchw" }', preprocessing=None)
     assert (card.input.height, card.input.width, card.input.channels) == (20, 30, 3)
+
+
+TORCHVISION = {
+    "checkpoint": '{ format = "seeded", seed = 1, architecture = { function = "torchvision.models.vgg11" } }',
+    "input": '{ shape = [1, 8, 8], layout = "nchw" }',
+    "backends": '{ torch = ["fp32"] }',
+}
+
+
+def test_an_architecture_of_torchvision_has_its_own_reference(tmp_path: Path) -> None:
+    architecture = '{ function = "torchvision.models.mobilenet_v2", arguments = { num_classes = 10 } }'
+    changes = {
+        "input": '{ shape = [3, 20, 30], layout = "nchw" }',
+        "preprocessing": None,
+        "backends": '{ torch = ["fp32", "fp16"] }',
+    }
+    for checkpoint in ('format = "seeded", seed = 1', 'format = "torch_weights", file = "w.pth"'):
+        card = load(tmp_path, checkpoint=f"{{ {checkpoint}, architecture = {architecture} }}", **changes)
+        assert card.checkpoint.architecture is not None and card.checkpoint.architecture.is_of_torchvision
+        assert reference_backend(card) == "torch"
 
 
 @pytest.mark.parametrize(
@@ -144,6 +172,30 @@ def test_height_width_and_channels_follow_the_layout(tmp_path: Path) -> None:
         (
             {"checkpoint": '{ format = "keras_weights", file = "a", architecture = { function = "os.system" } }'},
             ["checkpoint.architecture.function: found 'os.system' (a string), expected the dotted name", "keras.applications"],
+        ),
+        (
+            {"checkpoint": '{ format = "torch_weights", file = "a.pth" }'},
+            ["checkpoint.architecture: found nothing", "torchvision.models.mobilenet_v2"],
+        ),
+        (
+            {"checkpoint": '{ format = "torch_weights", file = "a", architecture = { function = "keras.applications.VGG16" } }'},
+            ["checkpoint.architecture.function: found 'keras.applications.VGG16'", "expected one in torchvision.models"],
+        ),
+        (
+            {"checkpoint": '{ format = "keras_weights", file = "a", architecture = { function = "torchvision.models.vgg11" } }'},
+            ["checkpoint.architecture.function: found 'torchvision.models.vgg11'", "expected one in keras.applications"],
+        ),
+        (
+            {
+                **TORCHVISION,
+                "checkpoint": TORCHVISION["checkpoint"].replace('vgg11"', 'vgg11", arguments = { pretrained = true }'),
+            },
+            ["checkpoint.architecture.arguments.pretrained: found a value, expected none"],
+        ),
+        ({**TORCHVISION, "input": "{ shape = [8, 8, 1] }"}, ["input.layout: found 'nhwc' (a string), expected 'nchw'"]),
+        (
+            {**TORCHVISION, "backends": '{ torch = ["fp32"], tflite = ["fp32"] }'},
+            ["backends.tflite: found a backend that takes no architecture of torchvision, expected torch or torch2trt"],
         ),
         (
             {"checkpoint": '{ format = "frozen_graph", file = "a", outputs = ["o:0"] }'},

@@ -318,7 +318,7 @@ class _Importer:
         # type: (_Node, List[int], float) -> str
         """The name of the input after a step that pads it, height and width; of the input itself where there is nothing to pad."""
         if not any(pads):
-            return node.inputs[0]
+            return str(node.inputs[0])
         name = node.output + "/padded"
         top, left, bottom, right = pads
         self._emit(name, "pad", [node.inputs[0]], pads=[left, right, top, bottom], mode="constant", value=value)
@@ -540,9 +540,13 @@ class _Importer:
 
     def _reshaped(self, node, shape):
         # type: (_Node, List[int]) -> None
-        if shape == self._shape(node.inputs[0]):
+        old = self._shape(node.inputs[0])
+        if shape == old:
             self._same(node.output, node.inputs[0])
         else:
+            if shape and old and shape[0] == old[0] > 0:
+                # The batch stays open: old releases of torch2trt convert with a batch of one, whatever the engine is for.
+                shape = [-1] + shape[1:]
             self._emit(node.output, "reshape", node.inputs[:1], shape=shape)
 
     def _on_reshape(self, node):
