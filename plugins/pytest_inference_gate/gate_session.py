@@ -24,6 +24,7 @@ from .case_selection import CaseSelection, case_id_of
 from .cases import Case
 from .checks import AccuracyCheck, LatencyCheck, Messages
 from .comparison import Baseline, load_baseline
+from .coverage import coverage_notices
 from .decision import ALPHA, LatencyDecision, correct_for_family
 from .devices import SoftwareUnderTest
 from .errors import GateError
@@ -168,9 +169,9 @@ class GateSession:
                 wants_accuracy=wanted.accuracy,
                 invalid=self._veto(record, decisions.get(case_id)),
             )
-            if (coverage := self.results[case_id].coverage) is not None:
-                self.notices += [f"{case_id}: {remark}" for remark in coverage.decision.remarks]
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[case_id])
+        covered = {case_id: result.coverage.decision for case_id, result in self.results.items() if result.coverage is not None}
+        self.notices += coverage_notices(covered)
         self.notices += self._machine_remarks(wanting, decisions.values())
 
     def _veto(self, record: CaseRecord, decision: LatencyDecision | None) -> str | None:

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any, Literal
 
 from .accuracy import AccuracyDecision, AccuracyFigures
+from .backends import CPU
 from .cases import Case
 from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
@@ -168,7 +169,7 @@ class CaseResult:
     """One row of the result.
 
     ``verdict`` and ``reason`` are what the whole case comes to; :meth:`conclude` works them out of the parts. ``variant`` is None
-    for most cases; ``nodeids`` are the tests that were about this case.
+    for most cases; ``device`` is the marker of the kind of device that it runs on; ``nodeids`` are the tests that were about this case.
     """
 
     id: str
@@ -178,6 +179,7 @@ class CaseResult:
     batch: int = 1
     threads: int = 1
     variant: str | None = None
+    device: str = CPU
     nodeids: list[str] = field(default_factory=list)
     verdict: Verdict = Verdict.PASS
     reason: str = ""
@@ -191,7 +193,7 @@ class CaseResult:
     @classmethod
     def of(cls, case: Case) -> CaseResult:
         """An empty result for a case of the matrix."""
-        return cls(case.id, case.model, case.backend, case.precision, case.batch, case.threads, case.variant)
+        return cls(case.id, case.model, case.backend, case.precision, case.batch, case.threads, case.variant, case.device)
 
     def conclude(self, verdict: Verdict, reason: str) -> None:
         """Take a further verdict into account: the worst of all given decides the case, with the reason that came with it.
