@@ -164,7 +164,7 @@ class TestAgainstTheBaseline:
         assert judge_coverage(None, [None]).verdict is Verdict.PASS
         unknown = judge_coverage(before, [None])
         assert unknown.unknown_before
-        (notice,) = coverage_notices({name: unknown for name in "abcde"})
+        (notice,) = coverage_notices(dict.fromkeys("abcde", unknown))
         assert "of a, b, c and 2 more: record a new one" in notice
 
     @given(coverages())
