@@ -104,13 +104,15 @@ class CoverageDemand:
 class CoverageDecision:
     """``pass`` or ``fallback``, with the reason in a sentence; empty where there was nothing to hold the coverage against.
 
-    ``remarks`` are sentences that close no gate, such as that there are more parts than before. ``before`` is what it was held against.
+    ``remarks`` are sentences that close no gate, such as that there are more parts than before. ``before`` is what it was held against;
+    ``unknown_before``: the baseline has the case, and no coverage of it.
     """
 
     verdict: Verdict
     reason: str = ""
     remarks: tuple[str, ...] = ()
     before: Coverage | None = field(default=None, compare=False)
+    unknown_before: bool = False
 
 
 def parse_coverage(document: object) -> Coverage:
@@ -197,11 +199,21 @@ def judge_coverage(
     if found is None:
         return CoverageDecision(Verdict.PASS)
     if before is None:
-        unknown = f"{_runs(found)}, which the baseline does not know: record a new one, so that less is noticed"
         reason = f"{_runs(found)}, as the card demands" if demand is not None and demand.anything else ""
-        return CoverageDecision(Verdict.PASS, reason, (unknown,) if baseline else ())
+        return CoverageDecision(Verdict.PASS, reason, unknown_before=bool(baseline))
     remarks = tuple(_remarks(found, before, there))
     return CoverageDecision(Verdict.PASS, remarks[0] if remarks else f"{_runs(found)}, as {there}", remarks, before)
+
+
+def coverage_notices(decisions: Mapping[str, CoverageDecision]) -> list[str]:
+    """What a run should say of the coverage of its cases, by id: each remark, and once which of them the baseline knows nothing of."""
+    notices = [f"{case_id}: {remark}" for case_id, decision in decisions.items() for remark in decision.remarks]
+    unknown = [case_id for case_id, decision in decisions.items() if decision.unknown_before]
+    if unknown:
+        names = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        what = f"the baseline does not know how much runs on the accelerator of {names}"
+        notices.append(f"{what}: record a new one, so that a fall-back is noticed")
+    return notices
 
 
 def least_covered(found: Iterable[Coverage]) -> Coverage | None:

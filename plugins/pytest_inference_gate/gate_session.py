@@ -22,6 +22,7 @@ from .case_selection import CaseSelection, case_id_of
 from .cases import Case
 from .checks import AccuracyCheck, LatencyCheck, Messages
 from .comparison import load_baseline
+from .coverage import coverage_notices
 from .decision import correct_for_family
 from .device_gate import DeviceGate
 from .device_run import DeviceRun
@@ -181,9 +182,9 @@ class GateSession:
         self.notices += rebuilding_notices(decisions)
         for test_id, wanted in self.selection.wanted.items():
             self.results[test_id] = self._gate_of(wanted.case).judge(wanted, decisions.get(test_id))
-            if (coverage := self.results[test_id].coverage) is not None:
-                self.notices += [f"{test_id}: {remark}" for remark in coverage.decision.remarks]
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[test_id])
+        covered = {test_id: result.coverage.decision for test_id, result in self.results.items() if result.coverage is not None}
+        self.notices += coverage_notices(covered)
         for gate in self.devices:
             self.notices += gate.machine_remarks(of_device[gate.device.name].values())
 

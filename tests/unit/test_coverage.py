@@ -17,6 +17,7 @@ from pytest_inference_gate.coverage import (
     CoverageDemand,
     MalformedCoverage,
     OperationElsewhere,
+    coverage_notices,
     fallen_back,
     judge_coverage,
     least_covered,
@@ -161,7 +162,10 @@ class TestAgainstTheBaseline:
         assert decision.verdict is Verdict.FALLBACK
         assert "nothing tells what runs on edgetpu" in decision.reason
         assert judge_coverage(None, [None]).verdict is Verdict.PASS
-        assert "record a new one" in judge_coverage(before, [None]).remarks[0]
+        unknown = judge_coverage(before, [None])
+        assert unknown.unknown_before
+        (notice,) = coverage_notices(dict.fromkeys("abcde", unknown))
+        assert "of a, b, c and 2 more: record a new one" in notice
 
     @given(coverages())
     def test_more_parts_are_a_remark(self, before: Coverage) -> None:
