@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from typing import Any, Callable, Dict, List, Tuple  # noqa: F401
 
+from . import tensorflow_device
 from .failures import BuildError, Unsupported
 
 DISTRIBUTIONS = (
@@ -41,7 +42,7 @@ def import_tensorflow():
     """TensorFlow, kept to the CPU. An accelerator that is at hand stays visible to everything else."""
     import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")
+    tensorflow_device.keep_to_cpu(tf)
     return tf
 
 
