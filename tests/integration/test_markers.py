@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -149,7 +150,7 @@ def test_without_a_marker_what_can_run_runs_and_the_rest_shares_lines(project: D
     assert f"7 cases ({first}, ...): unsupported: {NOT_A_JETSON}" in text
     assert "linear-tensorrt-fp32-b1-t1-cuda, linear-tensorrt-fp16-b1-t1-cuda, linear-tensorrt-int8-b1-t1-cuda, ...)" in text
     assert f"linear-edgetpu-full_int8-b1-t1: unsupported: {NO_TPU}" in text
-    assert "15 cases (1 pass, 14 unsupported) measured, nothing compared" in text
+    assert "1 of 15 cases (1 pass, 14 unsupported) measured, nothing compared" in text
     assert len(cases) == 15  # the result file keeps each of them
 
 
@@ -183,6 +184,26 @@ def test_options_and_device_are_what_an_artifact_is_made_of(project: DeviceProje
         assert project.run("-m", "jetson")[0].ret == 0
     converted = [(device, options) for what, device, options in project.told() if what == "convert"]
     assert converted == [("cuda", {"a": 1}), ("cuda", {"a": 2}), ("cuda", {})]
+
+
+def test_a_build_that_is_made_again_continues_from_the_timing_cache_of_the_first(project: DeviceProject) -> None:
+    from pytest_inference_gate.artifacts import ArtifactStore
+
+    project.be(ORIN_NANO)
+    store = ArtifactStore(project.linear.store)
+    for wanted in ("true", "false"):
+        more = f"[options.linear_on_device]\ntiming_cache = {wanted}"
+        project.card({"linear": ["fp32"], "linear_on_device": ["fp32"]}, more)
+        for _ in range(2):
+            assert project.run("-m", "jetson")[0].ret == 0
+            for entry in store.entries():
+                if entry.kind == "artifact":
+                    store.remove(entry.digest)
+    first, again, *without = [options for what, _, options in project.told() if what == "convert"]
+    (kept,) = [entry for entry in store.entries() if entry.kind == "timing-cache"]
+    path = kept.payload / "timing.cache"
+    assert first == {} and without == [{}, {}]
+    assert again == {"timing_cache": {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}}
 
 
 def test_the_device_is_asked_for_before_the_runtime_and_then_the_runtime(project: DeviceProject) -> None:

@@ -112,7 +112,9 @@ def conclusion(run: RunResult) -> str:
         return f"{total}: {', '.join(words)}: {'do not ship' if run.red else 'may ship'}"
     if run.red:
         return f"{total}, measured and compared with no baseline: {', '.join(words)}: do not ship"
-    measured = total if set(counts) == {Verdict.PASS} else f"{total} ({', '.join(words)})"
+    supported = len(run.cases) - counts.get(Verdict.UNSUPPORTED, 0)
+    some = total if supported == len(run.cases) else f"{supported} of {total}"
+    measured = some if set(counts) == {Verdict.PASS} else f"{some} ({', '.join(words)})"
     if run.saved is not None:
         return f"{measured} measured and saved as {run.saved}: compare later runs with it by --benchmark-compare"
     return f"{measured} measured, nothing compared: record a baseline with --benchmark-save=NAME"
