@@ -23,16 +23,16 @@ from typing import Any
 
 import numpy
 
-PLUGINS = Path(__file__).resolve().parent.parent.parent / "plugins"
 try:
     import pytest_inference_gate  # noqa: F401
 except ImportError:  # run from a clone, uninstalled
-    sys.path.insert(0, str(PLUGINS))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "plugins"))
 
 from pytest_inference_gate.agent_process import AgentProcess, Limits
 from pytest_inference_gate.cards import ModelCard, load_cards
 from pytest_inference_gate.targets.interpreter import InterpreterTarget
 
+PLUGINS = Path(__file__).resolve().parent.parent.parent / "plugins"
 PRECISIONS = {"cuda": ("fp32", "fp16"), "cpu": ("fp32",)}
 WARMUP = {"minimum_rounds": 50, "minimum_seconds": 0.5, "maximum_seconds": 20.0, "window": 20, "agreement": 0.02}
 BARE = """
@@ -128,9 +128,7 @@ def compare(card: ModelCard, precision: str, options: argparse.Namespace, scratc
     directory.mkdir()
     source = {"format": "onnx", "path": str(card.directory / card.checkpoint.file), "architecture": None, "seed": None}
     with start() as agent:
-        made = agent.convert(
-            {**common, "source": source, "calibration": None, "output_directory": str(directory), "options": {}}
-        )
+        made = agent.convert({**common, "source": source, "calibration": None, "output_directory": str(directory), "options": {}})
     picture = scratch / f"{card.name}.npy"
     numpy.save(picture, numpy.random.default_rng(1).uniform(0, 1, (1, *card.input.shape)).astype(numpy.float32))
     load = {**common, "model": str(directory / made["model"]), "threads": 1, "options": {}}

@@ -20,19 +20,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 try:
     import pytest_inference_gate  # noqa: F401
 except ImportError:  # run from a clone, uninstalled
-    sys.path.insert(0, str(ROOT / "plugins"))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "plugins"))
 
 from pytest_inference_gate.agent_process import AgentProcess, Limits
 from pytest_inference_gate.archives import file_digest
 from pytest_inference_gate.cards import ModelCard, load_card
 from pytest_inference_gate.targets.interpreter import InterpreterTarget
 
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 MODELS = ("digits_cnn", "digits_inverted_residual", "mobilenet_v2_224_seeded")
+REST = r"(?:(?!\[).*\n?)*"  # of a table of TOML
 BACKENDS = """\
 onnxruntime = ["fp32"]
 torch = ["fp32", "fp16"]
@@ -71,6 +72,7 @@ def export(card: ModelCard, folder: Path) -> None:
         shutil.copyfile(Path(scratch) / result["model"], place / "model.onnx")
     text = card.path.read_text(encoding="utf-8")
     digest = file_digest(place / "model.onnx")
+    text = re.sub(rf"^\[(devices|options\.\w+|coverage\.\w+)\]\n{REST}", "", text, flags=re.MULTILINE)
     text = with_section(text, "checkpoint", f'format = "onnx"\nfile = "{card.name}/model.onnx"\nsha256 = "{digest}"\n')
     text = with_section(text, "backends", BACKENDS)
     for data in (card.evaluation, card.calibration):
@@ -85,7 +87,7 @@ def export(card: ModelCard, folder: Path) -> None:
 
 def with_section(text: str, name: str, content: str) -> str:
     """The TOML ``text`` with the table ``name``, up to the next one, replaced."""
-    pattern = rf"^\[{re.escape(name)}\]\n(?:(?!\[).*\n?)*"
+    pattern = rf"^\[{re.escape(name)}\]\n{REST}"
     if len(re.findall(pattern, text, flags=re.MULTILINE)) != 1:
         raise SystemExit(f"expected one table [{name}] in the card")
     return re.sub(pattern, lambda _: f"[{name}]\n{content}\n", text, flags=re.MULTILINE).rstrip("\n") + "\n"

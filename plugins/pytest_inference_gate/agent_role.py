@@ -90,15 +90,19 @@ class AgentRole:
         able, precisions = ("can_convert", "precisions_convert") if convert else ("can_run", "precisions_run")
         stage: Stage = "convert" if convert else "load"
         if not backend.get(able):
-            reason = backend.get("reason") or f"{self.target.name} cannot {'convert to' if convert else 'run'} {case.backend}"
+            reason = backend.get("reason") or (
+                f"this agent has no backend {case.backend!r}"
+                if case.backend not in self.probe["backends"]
+                else f"{self.target.name} cannot {'convert to' if convert else 'run'} {case.backend}"
+            )
             raise StageFailed(Outcome("unsupported", stage, reason))
         if case.precision not in backend.get(precisions, ()):
             raise StageFailed(Outcome("unsupported", stage, f"{case.backend} has no precision {case.precision}"))
         source = case.card.checkpoint.format
         if convert and source not in backend.get("source_formats", (source,)):
-            raise StageFailed(
-                Outcome("unsupported", stage, f"{self.target.name} has no converter from {source} to {case.backend}")
-            )
+            reason = f"{self.target.name} has no converter from {source} to {case.backend}"
+            why = backend.get("conversion_reason")
+            raise StageFailed(Outcome("unsupported", stage, f"{reason}: {why}" if why else reason))
 
     def _require_device(self, case: Case) -> None:
         states = target_markers(self.probe.get("device") or {})

@@ -26,6 +26,7 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         "batch": result.batch,
         "threads": result.threads,
         "variant": result.variant,
+        "device": result.device,
         "verdict": str(result.verdict),
         "replicates": list(latency.replicates),
         "rounds": [_sample(replicate.rounds) for replicate in record.all_replicates],

@@ -43,7 +43,7 @@ def gate_case_id(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def case(gate_case_id: str, gate: GateSession) -> Case:
-    """The case at hand: its model card, backend, precision, batch and threads. Scope: function; parametrized."""
+    """The case at hand: its model card, backend, precision, batch, threads and device. Scope: function; parametrized."""
     return gate.case(gate_case_id)
 
 

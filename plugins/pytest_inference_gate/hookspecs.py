@@ -20,7 +20,8 @@ class BackendExtension:
     """A backend beyond the built-in ones.
 
     ``module`` is a file that the agent loads in its own process: Python 3.6 or later, with the functions and the class that the
-    built-in backends have. ``marker`` is the marker of its cases (``cpu``, ``jetson``, ``edgetpu`` or one that you registered).
+    built-in backends have. ``marker`` is the marker of its cases: ``cpu``, or ``jetson``, ``edgetpu`` or ``cuda``, which
+    are skipped where the target has no such device, or one that you registered.
     """
 
     name: str

@@ -435,8 +435,10 @@ def _runtimes(facts: MachineFacts) -> Check:
 def _backend_text(name: str, backend: Mapping[str, Any]) -> str:
     runtime = backend.get("runtime") or {}
     version = f" {runtime['version']}" if runtime.get("version") else ""
-    able = [word for key, word in (("can_run", "runs"), ("can_convert", "converts")) if backend.get(key)]
-    reason = str(backend.get("reason") or "")
+    why_not = str(backend.get("conversion_reason") or "")  # though it passes through what is converted already
+    can = {"runs": backend.get("can_run"), "converts": backend.get("can_convert") and not why_not}
+    able = [word for word, answer in can.items() if answer]
+    reason = str(backend.get("reason") or why_not)
     if len(able) == 2 or (able and not reason):
         reason = ""
     return f"{name}{version}: {' and '.join(able) or 'not here'}{f'; {reason}' if reason else ''}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import timing_caches
 from .agent_role import AgentRole
 from .artifacts import ArtifactStore, StoredArtifact
 from .backends import agent_device
@@ -102,7 +103,9 @@ class Preparation:
         card = case.card
         self.converter.require(case, convert=True)
         checkpoint = self.checkpoint(card)
-        calibration = self.calibration_inputs(card) if "int8" in case.precision else None
+        # A .tflite file has the types that it has: nothing is quantized any more, and its card may have no pictures for that.
+        calibrates = "int8" in case.precision and card.checkpoint.format != "tflite"
+        calibration = self.calibration_inputs(card) if calibrates else None
         backend = self.converter.backend(case.backend)
         source = {
             "format": checkpoint.format,
@@ -141,7 +144,7 @@ class Preparation:
                         "precision": case.precision,
                         "batch": case.batch,
                         "device": agent_device(case.device),
-                        "options": case.options,
+                        "options": timing_caches.convert_options(self.store, case.options, ingredients),
                         "source": {**source, "path": str(checkpoint.path) if checkpoint.path else None},
                         "input": input_settings,
                         "calibration": str(calibration.path) if calibration else None,
@@ -154,7 +157,9 @@ class Preparation:
             self._progress(f"converted {name} in {result['seconds']:.1f} s")
             return result
 
-        return self.store.get_or_make("artifact", ingredients, make)
+        artifact = self.store.get_or_make("artifact", ingredients, make)
+        timing_caches.keep(self.store, artifact, case.options)
+        return artifact
 
     def reference_predictions(self, case: Case) -> numpy.ndarray[Any, Any] | None:
         """What the float reference of the case's model says on the evaluation inputs: float32 (N, classes).

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any, Literal
 
 from .accuracy import AccuracyDecision, AccuracyFigures
+from .backends import CPU
 from .cases import Case
 from .decision import LatencyDecision
 from .device_telemetry import TelemetryResult
@@ -129,8 +130,8 @@ class CaseResult:
     """One row of the result.
 
     ``verdict`` and ``reason`` are what the whole case comes to; :meth:`conclude` works them out of the parts. ``variant`` is None
-    for most cases; ``nodeids`` are the tests that were about this case. ``telemetry`` is what the device showed of power, temperatures and
-    clocks meanwhile, None where it showed nothing or was not asked.
+    for most cases; ``device`` is the marker of the kind of device that it runs on; ``nodeids`` are the tests that were about this case.
+    ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     """
 
     id: str
@@ -140,6 +141,7 @@ class CaseResult:
     batch: int = 1
     threads: int = 1
     variant: str | None = None
+    device: str = CPU
     nodeids: list[str] = field(default_factory=list)
     verdict: Verdict = Verdict.PASS
     reason: str = ""
@@ -153,7 +155,7 @@ class CaseResult:
     @classmethod
     def of(cls, case: Case) -> CaseResult:
         """An empty result for a case of the matrix."""
-        return cls(case.id, case.model, case.backend, case.precision, case.batch, case.threads, case.variant)
+        return cls(case.id, case.model, case.backend, case.precision, case.batch, case.threads, case.variant, case.device)
 
     def conclude(self, verdict: Verdict, reason: str) -> None:
         """Take a further verdict into account: the worst of all given decides the case, with the reason that came with it.

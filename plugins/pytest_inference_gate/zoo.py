@@ -222,7 +222,9 @@ def _payload(card: ModelCard, file: Path, sha256: str, store_root: Path) -> Path
     checkpoint = card.checkpoint
     kind = archive_kind(file)
     # A .keras or .pth file is a zip, and is the model; only a member, or a name that says so, makes it an archive that holds one.
-    is_model = checkpoint.format in ("keras", "torch_weights") and kind == "zip" and checkpoint.member is None and file.suffix != ".zip"
+    is_model = (
+        checkpoint.format in ("keras", "torch_weights") and kind == "zip" and checkpoint.member is None and file.suffix != ".zip"
+    )
     if kind is not None and not is_model:
         root = _unpacked(file, sha256, store_root, checkpoint.maximum_unpacked_bytes)
         return select_payload(root, checkpoint.format, checkpoint.member, str(file))

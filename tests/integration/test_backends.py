@@ -366,3 +366,24 @@ def test_models_and_requests_that_do_not_fit_each_other(bench: Bench, tmp_path: 
             kind, message = refusal(partial(agent.predict, {"inputs": str(tmp_path / name), "outputs": str(tmp_path / "y.npy")}))
             assert kind == "run_error", message
     assert not (tmp_path / "y.npy").exists()
+
+
+def test_tensorflow_keeps_to_the_cpu_and_refuses_a_gpu_that_it_does_not_see(bench: Bench, tmp_path: Path) -> None:
+    model, _ = bench.convert("tensorflow", "fp32", "keras", "model.keras")
+    request = {"backend": "tensorflow", "precision": "fp32", "model": str(model), "threads": 1, "batch": BATCH, "input": SMALL}
+    seen = "import tensorflow; print(len(tensorflow.config.list_physical_devices('GPU')), tensorflow.test.is_built_with_cuda())"
+    done = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True)
+    gpus, with_cuda = done.stdout.split()
+    with start(tmp_path) as agent:
+        assert agent.load({**request, "device": "cpu", "options": {}})["inputs"]
+    with start(tmp_path) as agent:
+        if gpus != "0":
+            agent.load({**request, "device": "cuda"})
+            return
+        kind, message = refusal(lambda: agent.load({**request, "device": "cuda"}))
+        expected = (
+            ("load_error", "sees no GPU") if with_cuda == "True" else ("unsupported", "is a build for the CPU alone: install one")
+        )
+        assert (kind, expected[1] in message) == (expected[0], True), message
+        assert "not on 'edgetpu'" in refusal(lambda: agent.load({**request, "device": "edgetpu"}))[1]
+        assert agent.load({**request, "device": "cpu"})["inputs"]  # the refusal has left nothing behind

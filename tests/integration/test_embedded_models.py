@@ -17,8 +17,10 @@ from typing import Any
 import numpy
 import pytest
 
+from pytest_inference_gate.backends import BACKENDS
 from pytest_inference_gate.cards import ModelCard, load_card, load_cards
 from pytest_inference_gate.datasets import load_images
+from pytest_inference_gate.matrix import build_cases
 from pytest_inference_gate.preprocessing import preprocess
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -84,15 +86,16 @@ def cards() -> dict[str, ModelCard]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_card_is_a_default_model_with_every_cpu_precision(cards: dict[str, ModelCard], name: str) -> None:
+def test_card_is_a_default_model_with_every_precision_of_every_backend(cards: dict[str, ModelCard], name: str) -> None:
     card = cards[name]
     assert card == load_card(MODELS / f"{name}.toml")
     assert card.default
-    assert card.backends == {
-        "tensorflow": ["fp32"],
-        "tflite": ["fp32", "dynamic", "fp16", "int8", "full_int8"],
-        "onnxruntime": ["fp32", "int8"],
+    assert card.backends == {backend: list(info.precisions) for backend, info in BACKENDS.items()}
+    on_cpu = [case for case in build_cases([card]) if case.device == "cpu"]
+    assert {(case.backend, case.precision) for case in on_cpu} == {
+        (backend, precision) for backend in ("tensorflow", "tflite", "onnxruntime") for precision in BACKENDS[backend].precisions
     }
+    assert len(on_cpu) == 8  # the main job needs no more than TensorFlow, LiteRT and ONNX Runtime
 
 
 def test_no_other_model_runs_by_default(cards: dict[str, ModelCard]) -> None:

@@ -28,7 +28,7 @@ class RealProject:
         section = ""
         for line in (MODELS / "digits_cnn.toml").read_text().splitlines():
             section = line if line.startswith("[") else section
-            if section == "[backends]" or (section == "[checkpoint]" and line.startswith("sha256")):
+            if section in ("[backends]", "[devices]") or (section == "[checkpoint]" and line.startswith("sha256")):
                 continue
             lines.append(line)
             if line == "[tolerance]":

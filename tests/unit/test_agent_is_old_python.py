@@ -30,6 +30,9 @@ RUNTIMES = {
     "h5py",
     "tensorrt",
     "pycuda",
+    "torch",
+    "torch2trt",
+    "torchvision",
 }
 OLD_NAMES = ("python3.6", "python3.7", "python3.8", "python3.9")
 

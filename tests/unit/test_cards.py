@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_inference_gate.backends import BACKENDS
+from pytest_inference_gate.backends import BACKENDS, BackendInfo
 from pytest_inference_gate.cards import DEFAULT_EVALUATION_SEED, ModelCard, load_card, load_cards
 from pytest_inference_gate.errors import CardError
+from pytest_inference_gate.preparation import reference_backend
 
 GOOD = {
     "name": '"digits"',
@@ -49,6 +50,13 @@ def message(folder: Path, **changes: str | None) -> str:
     return str(caught.value)
 
 
+def test_a_model_that_is_quantized_already_needs_no_calibration_set(tmp_path: Path) -> None:
+    compiled = '{ format = "tflite", file = "digits_edgetpu.tflite" }'
+    card = load(tmp_path, checkpoint=compiled, calibration=None, backends='{ edgetpu = ["int8"] }')
+    assert card.backends == {"edgetpu": ["int8"]}
+    assert "found 'int8' but no calibration set" in message(tmp_path, calibration=None, backends='{ edgetpu = ["int8"] }')
+
+
 def problems_of(path: Path) -> str:
     """What is said of the card; nothing of a good one. Any other exception is a failure of the test."""
     try:
@@ -69,6 +77,26 @@ def test_a_good_card_is_read_with_its_defaults(tmp_path: Path) -> None:
 def test_height_width_and_channels_follow_the_layout(tmp_path: Path) -> None:
     card = load(tmp_path, input='{ shape = [3, 20, 30], layout = "nchw" }', preprocessing=None)
     assert (card.input.height, card.input.width, card.input.channels) == (20, 30, 3)
+
+
+TORCHVISION = {
+    "checkpoint": '{ format = "seeded", seed = 1, architecture = { function = "torchvision.models.vgg11" } }',
+    "input": '{ shape = [1, 8, 8], layout = "nchw" }',
+    "backends": '{ torch = ["fp32"] }',
+}
+
+
+def test_an_architecture_of_torchvision_has_its_own_reference(tmp_path: Path) -> None:
+    architecture = '{ function = "torchvision.models.mobilenet_v2", arguments = { num_classes = 10 } }'
+    changes = {
+        "input": '{ shape = [3, 20, 30], layout = "nchw" }',
+        "preprocessing": None,
+        "backends": '{ torch = ["fp32", "fp16"] }',
+    }
+    for checkpoint in ('format = "seeded", seed = 1', 'format = "torch_weights", file = "w.pth"'):
+        card = load(tmp_path, checkpoint=f"{{ {checkpoint}, architecture = {architecture} }}", **changes)
+        assert card.checkpoint.architecture is not None and card.checkpoint.architecture.is_of_torchvision
+        assert reference_backend(card) == "torch"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +157,30 @@ def test_height_width_and_channels_follow_the_layout(tmp_path: Path) -> None:
             ["checkpoint.architecture.function: found 'os.system' (a string), expected the dotted name", "keras.applications"],
         ),
         (
+            {"checkpoint": '{ format = "torch_weights", file = "a.pth" }'},
+            ["checkpoint.architecture: found nothing", "torchvision.models.mobilenet_v2"],
+        ),
+        (
+            {"checkpoint": '{ format = "torch_weights", file = "a", architecture = { function = "keras.applications.VGG16" } }'},
+            ["checkpoint.architecture.function: found 'keras.applications.VGG16'", "expected one in torchvision.models"],
+        ),
+        (
+            {"checkpoint": '{ format = "keras_weights", file = "a", architecture = { function = "torchvision.models.vgg11" } }'},
+            ["checkpoint.architecture.function: found 'torchvision.models.vgg11'", "expected one in keras.applications"],
+        ),
+        (
+            {
+                **TORCHVISION,
+                "checkpoint": TORCHVISION["checkpoint"].replace('vgg11"', 'vgg11", arguments = { pretrained = true }'),
+            },
+            ["checkpoint.architecture.arguments.pretrained: found a value, expected none"],
+        ),
+        ({**TORCHVISION, "input": "{ shape = [8, 8, 1] }"}, ["input.layout: found 'nhwc' (a string), expected 'nchw'"]),
+        (
+            {**TORCHVISION, "backends": '{ torch = ["fp32"], tflite = ["fp32"] }'},
+            ["backends.tflite: found a backend that takes no architecture of torchvision, expected torch or torch2trt"],
+        ),
+        (
             {"checkpoint": '{ format = "frozen_graph", file = "a", outputs = ["o:0"] }'},
             ["checkpoint.inputs: found nothing", "Placeholder"],
         ),
@@ -148,6 +200,55 @@ def test_height_width_and_channels_follow_the_layout(tmp_path: Path) -> None:
             ["backends.onnxruntime[0]: found 'fp16'", "no known precision of onnxruntime", "fp32, int8"],
         ),
         ({"backends": "{ tflite = ['fp32', 'fp32'] }"}, ["backends.tflite[1]: found 'fp32' a second time"]),
+        (
+            {"backends": "{ tensorrt = ['full_int8'] }"},
+            [
+                "backends.tensorrt[0]: found 'full_int8'",
+                "no known precision of tensorrt",
+                "fp32, fp16, int8",
+                "did you mean 'int8'?",
+            ],
+        ),
+        (
+            {"devices": "{ tflight = ['cpu'] }"},
+            ["devices.tflight: found a value, but [backends] has no tflight", "'tflite'?"],
+        ),
+        ({"devices": "{ tflite = [] }"}, ["devices.tflite: found nothing in it"]),
+        ({"devices": "{ tflite = 'cpu' }"}, ["devices.tflite: found 'cpu' (a string), expected an array"]),
+        ({"devices": "{ tflite = ['gpu'] }"}, ["devices.tflite[0]: found 'gpu'", "no known device of tflite", "one of cpu"]),
+        ({"devices": "{ tflite = ['cpu', 'cpu'] }"}, ["devices.tflite[1]: found 'cpu' a second time, expected each device once"]),
+        (
+            {"backends": "{ torch = ['fp32', 'fp16'] }", "devices": "{ torch = ['cpu'] }"},
+            ["devices.torch: found cpu, where torch has no fp16; expected jetson or cuda too, or no fp16 in backends.torch"],
+        ),
+        ({"options": "1"}, ["options: found 1 (an integer), expected a table"]),
+        (
+            {"options": "{ tensorrrt = {} }"},
+            ["options.tensorrrt: found 'tensorrrt'", "no known backend", "did you mean 'tensorrt'?"],
+        ),
+        ({"options": "{ tflite = { a = 1 } }"}, ["options.tflite: found options, expected none: the backend tflite has none"]),
+        (
+            {"options": "{ tensorrt = { dla_core = 0 } }"},
+            ["options.tensorrt: found a value, but [backends] has no tensorrt; expected one of tflite, onnxruntime"],
+        ),
+        ({"options": "{ tensorrt = 1 }"}, ["options.tensorrt: found 1 (an integer), expected a table"]),
+        (
+            {"options": "{ tensorrt = { workspace = 1 } }"},
+            ["options.tensorrt.workspace: found a key that is not known here", "did you mean 'workspace_bytes'?"],
+        ),
+        (
+            {"options": "{ tensorrt = { workspace_bytes = '1 GiB' } }"},
+            ["options.tensorrt.workspace_bytes: found '1 GiB' (a string), expected an integer"],
+        ),
+        (
+            {"options": "{ tensorrt = { dla_core = -1 } }"},
+            ["options.tensorrt.dla_core: found -1 (an integer), expected at least 0"],
+        ),
+        ({"options": "{ tftrt = { use_calibration = 1 } }"}, ["options.tftrt.use_calibration", "expected true or false"]),
+        (
+            {"options": "{ edgetpu = { device = 'usb0' } }"},
+            ["options.edgetpu.device: found 'usb0' (a string), expected 'usb', 'pci', 'usb:0'"],
+        ),
         ({"calibration": None}, ["backends.tflite[1]: found 'int8' but no calibration set"]),
         ({"calibration": "{}"}, ["calibration: found neither file, url nor seed"]),
         (
@@ -253,6 +354,26 @@ def test_plugins_can_add_backends_and_scalings(tmp_path: Path) -> None:
         load_card(path)
     card = load_card(path, {**BACKENDS, "hexagon": ("int4",)}, extra_scalings=["mine"])
     assert card.backends == {"hexagon": ["int4"]}
+
+
+def test_options_are_what_the_card_gives_and_nothing_else(tmp_path: Path) -> None:
+    backends = "{ tensorrt = ['fp32'], edgetpu = ['int8'], tflite = ['fp32'] }"
+    card = load(tmp_path, backends=backends, options="{ tensorrt = { dla_core = 0, timing_cache = false }, edgetpu = {} }")
+    assert card.options.of("tensorrt") == {"dla_core": 0, "timing_cache": False}
+    assert card.options.of("edgetpu") == card.options.of("tflite") == card.options.of("none") == {}
+    for device in ("usb", "pci", ":1", "usb:0", "pci:12"):
+        assert load(tmp_path, backends=backends, options=f"{{ edgetpu = {{ device = '{device}' }} }}")
+
+
+def test_a_plugin_s_backend_gets_its_table_as_it_is_and_its_device_is_known(tmp_path: Path) -> None:
+    known = {**BACKENDS, "hexagon": BackendInfo(("int4",), ("dsp",))}
+    changes = {"backends": "{ hexagon = ['int4'] }", "options": "{ hexagon = { cores = [0, 1] } }"}
+    card = load_card(write(tmp_path, card_text(**changes, devices="{ hexagon = ['dsp'] }")), known)
+    assert card.options.of("hexagon") == {"cores": [0, 1]}
+    with pytest.raises(CardError, match="no known device of hexagon; expected one of dsp"):
+        load_card(write(tmp_path, card_text(**changes, devices="{ hexagon = ['cpu'] }")), known)
+    with pytest.raises(CardError, match=r"options\.hexagon: found 3 \(an integer\), expected a table"):
+        load_card(write(tmp_path, card_text(**{**changes, "options": "{ hexagon = 3 }"})), known)
 
 
 def test_cards_are_read_from_the_folder_and_one_level_below(tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ class TestTable:
         assert lines[2].split()[:4] == ["backend", "batch", "threads", "variant"]
         assert any(re.match(r"onnxruntime +8 +2 +fast_math", line) for line in lines), lines
 
+    def test_the_device_is_told_where_not_every_case_runs_on_the_cpu(self) -> None:
+        first, second = measured("a"), measured("a")
+        assert "cpu" not in "\n".join(table_lines(run_of(first, second), width=200))
+        second.device = "jetson"
+        lines = table_lines(run_of(first, second), width=200)
+        assert lines[2].split()[0] == "device"
+        assert [line.split()[0] for line in lines if re.match("(cpu|jetson) ", line)] == ["cpu", "jetson"], lines
+        first.device = "jetson"
+        assert table_lines(run_of(first, second), width=200)[0].endswith("threads 1, device jetson")
+
     def test_a_single_case_keeps_its_name(self) -> None:
         lines = table_lines(run_of(measured("digits_cnn")), width=120)
         assert row_of(lines, "digits_cnn").split()[:3] == ["digits_cnn", "tflite", "int8"]
@@ -260,6 +270,20 @@ class TestBelowTheTable:
         cases = [failed(Verdict.UNSUPPORTED, nothing, name) for name in ("a", "b")]
         lines = summary_lines(run_of(measured(), *cases), width=400)
         assert "a-tflite-fp16-b1-t1, b-tflite-fp16-b1-t1: unsupported: no Edge TPU is attached" in lines
+
+    def test_many_unsupported_cases_are_counted_with_the_first_names_for_each_reason(self) -> None:
+        reasons = {"no Edge TPU is attached": "abcdef", "TensorRT is not installed": "ghijk"}
+        cases = [
+            failed(Verdict.UNSUPPORTED, Outcome("unsupported", "load", reason), name)
+            for reason, names in reasons.items()
+            for name in names
+        ]
+        lines = summary_lines(run_of(measured("x"), *cases), width=300)
+        named = ", ".join(f"{name}-tflite-fp16-b1-t1" for name in "abc")
+        assert f"6 cases ({named}, ...): unsupported: no Edge TPU is attached" in lines
+        named = ", ".join(f"{name}-tflite-fp16-b1-t1" for name in "ghijk")
+        assert f"{named}: unsupported: TensorRT is not installed" in lines
+        assert not any("f-tflite" in line for line in lines)
 
     def test_other_cases_do_not_share_a_line(self) -> None:
         cases = [failed(Verdict.BROKEN, Outcome("oom", "convert", "out of memory"), name) for name in ("a", "b")]

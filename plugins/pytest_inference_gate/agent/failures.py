@@ -29,6 +29,8 @@ MEMORY_WORDS = (
     "OutOfMemory",
     "Cuda Runtime (out of memory)",
     "CUDA out of memory",
+    "CUDA error: out of memory",
+    "_STATUS_ALLOC_FAILED",  # of cuBLAS and cuDNN
     "failed: out of memory",
 )
 
@@ -55,6 +57,18 @@ class LoadError(AgentError):
     """The runtime does not take the model, or does not come up itself."""
 
     kind = "load_error"
+
+
+class TimedOut(AgentError):
+    """A program that the agent started did not end in its time."""
+
+    kind = "timeout"
+
+
+class Crashed(AgentError):
+    """A program that the agent started died of a signal."""
+
+    kind = "crash"
 
 
 class OutOfMemory(AgentError):

@@ -82,9 +82,7 @@ class _Importer:
         self._operations = torch_graphs.operations(torch)
         self._opset = next((int(item.version) for item in model.opset_import if item.domain in DOMAINS), 1)
         self._opsets = list(model.opset_import)
-        self._constants = {
-            str(tensor.name): onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer
-        }  # type: Dict[str, Any]
+        self._constants = {str(tensor.name): onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}  # type: Dict[str, Any]
         self._tensors = {}  # type: Dict[str, Any]  # what each tensor is for the input with which the graph is run
         self._names = {}  # type: Dict[str, str]  # of a tensor in the file -> its name among the steps
         self._weights = {}  # type: Dict[str, Any]
@@ -296,7 +294,9 @@ class _Importer:
         dilations = [int(value) for value in node.attributes.get("dilations", [1] * count)]
         mode = node.text("auto_pad", "NOTSET")
         if mode not in ("SAME_UPPER", "SAME_LOWER"):
-            pads = [0] * (2 * count) if mode == "VALID" else [int(value) for value in node.attributes.get("pads", [0] * (2 * count))]
+            pads = (
+                [0] * (2 * count) if mode == "VALID" else [int(value) for value in node.attributes.get("pads", [0] * (2 * count))]
+            )
             return strides, dilations, pads
         begins, ends = [], []
         for size, width, stride, dilation in zip(sizes, kernel, strides, dilations):
@@ -318,7 +318,7 @@ class _Importer:
         # type: (_Node, List[int], float) -> str
         """The name of the input after a step that pads it, height and width; of the input itself where there is nothing to pad."""
         if not any(pads):
-            return node.inputs[0]
+            return str(node.inputs[0])
         name = node.output + "/padded"
         top, left, bottom, right = pads
         self._emit(name, "pad", [node.inputs[0]], pads=[left, right, top, bottom], mode="constant", value=value)
@@ -345,7 +345,9 @@ class _Importer:
         # type: (_Node) -> None
         self._two_dimensions(node)
         if node.text("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
-            raise Unsupported("the ONNX graph has a ConvTranspose with auto_pad or output_shape, which the torch backend does not know")
+            raise Unsupported(
+                "the ONNX graph has a ConvTranspose with auto_pad or output_shape, which the torch backend does not know"
+            )
         strides, dilations, pads = self._window(node, self._shape(node.inputs[0])[2:], [])
         extra = [int(value) for value in node.attributes.get("output_padding", [0, 0])]
         # A larger pad at the end takes rows away there, as less output padding does.
@@ -418,7 +420,9 @@ class _Importer:
             self._emit(node.output, "avg_pool2d", [node.inputs[0]], padding=pads[:2], count_include_pad=include, **settings)
             return
         if ceil:
-            raise Unsupported("the ONNX graph has an AveragePool with ceil_mode and uneven pads, which the torch backend does not know")
+            raise Unsupported(
+                "the ONNX graph has an AveragePool with ceil_mode and uneven pads, which the torch backend does not know"
+            )
         source = self._padded(node, pads, 0.0)
         whole = node.output if include else node.output + "/whole"
         self._emit(whole, "avg_pool2d", [source], padding=[0, 0], count_include_pad=True, **settings)
@@ -451,7 +455,12 @@ class _Importer:
         while len(flat) > 2 and flat[-2:] == [0, 0]:
             flat = flat[:-2]
         self._emit(
-            node.output, "pad", [node.inputs[0]], pads=flat, mode=modes[mode], value=float(self._numpy.asarray(value).reshape(-1)[0])
+            node.output,
+            "pad",
+            [node.inputs[0]],
+            pads=flat,
+            mode=modes[mode],
+            value=float(self._numpy.asarray(value).reshape(-1)[0]),
         )
 
     # Activations
@@ -531,9 +540,13 @@ class _Importer:
 
     def _reshaped(self, node, shape):
         # type: (_Node, List[int]) -> None
-        if shape == self._shape(node.inputs[0]):
+        old = self._shape(node.inputs[0])
+        if shape == old:
             self._same(node.output, node.inputs[0])
         else:
+            if shape and old and shape[0] == old[0] > 0:
+                # The batch stays open: old releases of torch2trt convert with a batch of one, whatever the engine is for.
+                shape = [-1] + shape[1:]
             self._emit(node.output, "reshape", node.inputs[:1], shape=shape)
 
     def _on_reshape(self, node):

@@ -45,7 +45,9 @@ def operations(torch):
         "batch_norm": lambda x, weight, bias, mean, variance, eps: functional.batch_norm(
             x, mean, variance, weight, bias, False, 0.0, eps
         ),
-        "pad": lambda x, pads, mode, value: functional.pad(x, tuple(pads), mode, **({} if mode != "constant" else {"value": value})),
+        "pad": lambda x, pads, mode, value: functional.pad(
+            x, tuple(pads), mode, **({} if mode != "constant" else {"value": value})
+        ),
         "max_pool2d": pooled("max_pool2d"),
         "avg_pool2d": pooled("avg_pool2d"),
         "global_avg_pool2d": lambda x: functional.adaptive_avg_pool2d(x, (1, 1)),

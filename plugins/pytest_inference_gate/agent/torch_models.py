@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
 
-from . import onnx_sources, onnx_to_torch, torch_device, torch_graphs
+from . import onnx_sources, onnx_to_torch, torch_graphs
 from . import tensorflow_sources as sources
 from .failures import BuildError, LoadError, Unsupported, sentence_of
 
@@ -131,7 +132,7 @@ def read(model):
     try:
         with numpy.load(path, allow_pickle=False) as archive:
             return document, {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise LoadError("%s cannot be read (%s): convert the case again" % (path, error))
 
 
@@ -266,7 +267,9 @@ def _load(module, weights, name):
     ]
     told = ["%d %s (%s)" % (len(keys), what, ", ".join(keys[:3] + ["..."] * (len(keys) > 3))) for what, keys in problems if keys]
     if told:
-        raise BuildError("the weights are not those of %s: %s; correct the architecture and its arguments" % (name, ", ".join(told)))
+        raise BuildError(
+            "the weights are not those of %s: %s; correct the architecture and its arguments" % (name, ", ".join(told))
+        )
     module.load_state_dict(dict(wanted, **weights))
 
 
@@ -286,6 +289,7 @@ def _settle(torch, module, seed, shape):
     """Give the batch normalizations the statistics of seeded pictures, and the last layer scores that are decided."""
     import numpy
 
+    torch.set_num_threads(1)  # sums in another order would be other weights
     generator = numpy.random.RandomState(seed)
     channels, height, width = shape
     pictures = sources.smooth_pictures(generator, 16, (height, width, channels)).transpose(0, 3, 1, 2)

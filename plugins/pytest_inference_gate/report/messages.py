@@ -42,6 +42,21 @@ _OUTCOME_NEXT = {
     "storage_error": "free space on the board, or let its ~/.cache be written; then run the case again",
     "timeout": "read the log for where it hangs, or allow it more with --gate-timeout=STAGE=SECONDS",
 }
+# Where a backend has settings of its own for what went wrong, or a way to go wrong that is known.
+_OUTCOME_NEXT_OF = {
+    ("tftrt", "oom"): (
+        "lower workspace_bytes and memory_limit_bytes in [options.tftrt] (workspace < memory limit < free memory), stop what else uses "
+        "the board's memory, or use a smaller batch"
+    ),
+    ("tftrt", "crash"): (
+        "read the log for the last line of the converter; the backend tensorrt takes the same model without TensorFlow's converter, and "
+        "another minimum_segment_size in [options.tftrt] leaves the operation at fault to TensorFlow"
+    ),
+    ("tftrt", "timeout"): (
+        "building engines may take half an hour on a small board: allow it more with --gate-timeout=convert=SECONDS, or read the log for "
+        "where it hangs"
+    ),
+}
 
 
 def latency_failure_message(
@@ -124,7 +139,7 @@ def broken_message(
     if outcome.log is not None:
         lines += ["", f"  log: {outcome.log}"]
     lines += _changes(software_changes, paired=paired)
-    lines += _next(next_step or _OUTCOME_NEXT.get(outcome.kind))
+    lines += _next(next_step or _OUTCOME_NEXT_OF.get((case.backend, outcome.kind)) or _OUTCOME_NEXT.get(outcome.kind))
     return "\n".join(lines)
 
 

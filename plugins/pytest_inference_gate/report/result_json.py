@@ -95,6 +95,7 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "batch": case.batch,
         "threads": case.threads,
         "variant": case.variant,
+        "device": case.device,
         "verdict": case.verdict,
         "reason": case.reason,
         "outcome": {

@@ -11,6 +11,7 @@ from math import floor, log10
 from typing import Literal
 
 from ..atomic_files import size_text
+from ..backends import CPU
 from ..devices import version_of
 from ..results import CaseResult, ComparedSession, OtherStack, RunResult
 from ..verdict import RELAXABLE, SEVERITY, Verdict, gate_is_red
@@ -23,6 +24,8 @@ Markup = Callable[[str, Colour], str]
 
 _NOTHING = "-"
 _SHORTEST_MODEL = 12
+_MOST_NAMES = 5  # cases that are unsupported for one reason and are named one by one
+_FIRST_NAMES = 3  # of more of them
 
 
 def no_markup(text: str, colour: Colour) -> str:  # noqa: ARG001
@@ -111,7 +114,9 @@ def conclusion(run: RunResult) -> str:
         return f"{total}: {', '.join(words)}: {'do not ship' if run.red else 'may ship'}"
     if run.red:
         return f"{total}, measured and compared with no baseline: {', '.join(words)}: do not ship"
-    measured = total if set(counts) == {Verdict.PASS} else f"{total} ({', '.join(words)})"
+    supported = len(run.cases) - counts.get(Verdict.UNSUPPORTED, 0)
+    some = total if supported == len(run.cases) else f"{supported} of {total}"
+    measured = some if set(counts) == {Verdict.PASS} else f"{some} ({', '.join(words)})"
     if run.saved is not None:
         return f"{measured} measured and saved as {run.saved}: compare later runs with it by --benchmark-compare"
     return f"{measured} measured, nothing compared: record a baseline with --benchmark-save=NAME"
@@ -166,6 +171,7 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
         _Column("batch", "batch", lambda case: str(case.batch), identity=True),
         _Column("threads", "threads", lambda case: str(case.threads), identity=True),
         _Column("variant", "variant", lambda case: case.variant or _NOTHING, number=False, identity=True),
+        _Column("device", "device", _device_among(cases), number=False, identity=True),
     ]
     reference = "the other stack" if against else "the float model"
     figures = [
@@ -194,6 +200,12 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
     figures += _energy_columns(cases)
     columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
     return [*columns, _Column("verdict", "verdict", lambda case: str(case.verdict), number=False)]
+
+
+def _device_among(cases: Sequence[CaseResult]) -> Callable[[CaseResult], str]:
+    """The cell of the case's device; nothing where all cases run on the CPU, as then it goes without saying."""
+    told = any(case.device != CPU for case in cases)
+    return lambda case: case.device if told else _NOTHING
 
 
 def _constant_columns(columns: Sequence[_Column], cases: Sequence[CaseResult]) -> list[_Column]:
@@ -374,11 +386,18 @@ def _reasons(run: RunResult, width: int, markup: Markup) -> list[str]:
         own = "" if case.verdict is Verdict.UNSUPPORTED else case.id
         paragraphs.setdefault((case.verdict, case.reason, own), []).append(case.id)
     for (verdict, reason, _), ids in sorted(paragraphs.items(), key=lambda item: SEVERITY.index(item[0][0])):
-        first, *rest = _wrapped(f"{', '.join(ids)}: {verdict}: {reason}".removesuffix(": "), width, indent="    ")
+        first, *rest = _wrapped(f"{_names(ids)}: {verdict}: {reason}".removesuffix(": "), width, indent="    ")
         before, separator, after = first.partition(f": {verdict}")
         coloured = f": {markup(verdict.value, colour_of(verdict, run.relaxed))}" if separator else ""
         lines += [before + coloured + after, *rest]
     return lines
+
+
+def _names(ids: Sequence[str]) -> str:
+    """All of a few; of many, how many there are and the first ones: a laptop lacks most of the devices that a card has cases for."""
+    if len(ids) <= _MOST_NAMES:
+        return ", ".join(ids)
+    return f"{len(ids)} cases ({', '.join(ids[:_FIRST_NAMES])}, ...)"
 
 
 def _notes(run: RunResult, width: int) -> list[str]:

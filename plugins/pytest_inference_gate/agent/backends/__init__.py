@@ -5,7 +5,8 @@ A backend module has
 * ``NAME``;
 * ``availability(packages)``: what it could do with the installed distributions ``{name: version}``, without importing a framework. The
   result has ``available``, ``can_convert``, ``can_run``, ``precisions_convert``, ``precisions_run``, ``runtime`` and ``converter``
-  (versions), ``source_formats`` (which it takes) and ``reason`` (why not);
+  (versions), ``source_formats`` (which it takes) and ``reason`` (why not); ``conversion_reason`` may say why it takes no
+  other formats;
 * ``convert(request, progress)``: write the artifact into ``request["output_directory"]``; returns ``model`` (its relative path),
   ``converter`` (versions) and ``details``;
 * ``runtime()``: import the runtime and return ``{"name", "version"}``;
@@ -30,16 +31,36 @@ from typing import Any, Dict, List, Tuple  # noqa: F401
 
 from ..failures import Unsupported
 
-BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt", "torch")
+BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "edgetpu", "tensorrt", "tftrt", "torch", "torch2trt")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
-SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_sources.py")
+SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_device.py", "tensorflow_sources.py")
+
+_OF_TORCH = (
+    "cuda_device.py",
+    "onnx_sources.py",
+    "onnx_to_torch.py",
+    "torch_device.py",
+    "torch_graphs.py",
+    "torch_models.py",
+    "torch_runner.py",
+)
 
 # The modules beside it in which a backend keeps more of its code.
 OWN_MODULES = {
+    "edgetpu": (
+        os.path.join("backends", "tflite.py"),
+        "edgetpu_compiler.py",
+        "edgetpu_library.py",
+        "tflite_file.py",
+        "tflite_nodes.py",
+    ),
     "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
+    "tflite": ("tflite_file.py", "tflite_nodes.py"),
     "tensorrt": ("cuda_device.py", "onnx_precision.py", "onnx_sources.py", "pycuda_device.py", "tensorrt_api.py"),
-    "torch": ("cuda_device.py", "onnx_sources.py", "onnx_to_torch.py", "torch_device.py", "torch_graphs.py", "torch_models.py"),
+    "tftrt": ("cuda_device.py", "gpu_memory.py", "own_log.py", "tftrt_api.py", "tftrt_graph.py", "tftrt_log.py"),
+    "torch": _OF_TORCH,
+    "torch2trt": _OF_TORCH + ("backends/tensorrt.py", "tensorrt_api.py"),
 }  # type: Dict[str, Tuple[str, ...]]
 
 
@@ -66,8 +87,13 @@ class Backends:
         if name in self._files:
             return _import_file(module_name, self._files[name])
         if name not in BUILT_IN:
-            raise Unsupported("this agent has no backend %r; it has %s" % (name, ", ".join(self.names)))
-        return importlib.import_module(module_name)
+            raise Unsupported("%s; it has %s" % (_unknown(name), ", ".join(self.names)))
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name == module_name:  # left out of this archive
+                raise Unsupported(_unknown(name))
+            raise
 
     def code(self, name):
         # type: (str) -> str
@@ -83,6 +109,11 @@ class Backends:
             parts = [read(os.path.join(here, name + ".py"))]
         parts += [read(path) for path in paths]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _unknown(name):
+    # type: (str) -> str
+    return "this agent has no backend %r" % name
 
 
 def _import_file(module_name, path):

@@ -3,11 +3,13 @@
 import os
 from typing import Any, Callable, Dict, List  # noqa: F401
 
+from .. import tensorflow_device
 from .. import tensorflow_sources as sources
 from ..failures import LoadError, Unsupported
 
 NAME = "tensorflow"
 PRECISIONS = ("fp32",)
+RUNNER_TAKES = ("device",)
 
 
 def availability(packages):
@@ -47,11 +49,15 @@ def runtime():
 
 
 class Runner:
-    """A SavedModel's serving signature."""
+    """A SavedModel's serving signature, on the CPU alone or on the first GPU."""
 
-    def __init__(self, model, precision, threads, batch, input):
-        # type: (str, str, int, int, Dict[str, Any]) -> None
+    def __init__(self, model, precision, threads, batch, input, device="cpu"):
+        # type: (str, str, int, int, Dict[str, Any], str) -> None
         tf = sources.import_tensorflow()
+        if device == "cuda":
+            tensorflow_device.take_gpu(tf)
+        elif device != "cpu":
+            raise Unsupported("TensorFlow runs on the CPU or on a CUDA device, and not on %r" % device)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         self._tf = tf

@@ -66,7 +66,7 @@ def availability(packages):
     }
 
 
-def _here(trt):
+def bound_to(trt):
     # type: (Any) -> Dict[str, str]
     """What an engine that is built here, or taken here, is bound to."""
     try:
@@ -89,7 +89,7 @@ def convert(request, progress):
     if precision == "int8" and not request.get("calibration"):
         raise BuildError("the precision int8 needs calibration pictures: add a [calibration] section to the card")
     trt = tensorrt_api.import_tensorrt()
-    here = _here(trt)
+    here = bound_to(trt)
     plan = _plan(request)
     logger = tensorrt_api.new_logger(trt)
     scratch = tempfile.mkdtemp(prefix="inference-gate-")
@@ -224,7 +224,7 @@ def refuse_foreign(provenance, here):
         )
 
 
-def _provenance(model):
+def provenance_of(model):
     # type: (str) -> Dict[str, Any]
     path = os.path.join(os.path.dirname(model), PROVENANCE)
     try:
@@ -249,8 +249,8 @@ class Runner:
 
         self._numpy = numpy
         trt = tensorrt_api.import_tensorrt()
-        provenance = _provenance(model)
-        refuse_foreign(provenance, _here(trt))
+        provenance = provenance_of(model)
+        refuse_foreign(provenance, bound_to(trt))
         self._device = device()
         self._logger = tensorrt_api.new_logger(trt)
         self._runtime, self._engine = tensorrt_api.deserialize(trt, self._logger, _read(model), provenance.get("dla_core"))
