@@ -253,3 +253,30 @@ class TestSeveral:
             ("QUANTIZE", 5, 4),
         ]
         assert [known for _, known in fallen_back(now, None)] == [0, 0, 0]
+
+
+class TestLibraries:
+    """XNNPACK is no device: what it takes explains a latency, and decides nothing that latency does not."""
+
+    BEFORE = Coverage("xnnpack", 21, 1, parts=1, source="nodes of the interpreter of ai_edge_litert 2.3.0")
+    AFTER = Coverage("xnnpack", 0, 22, parts=0, source="nodes of the interpreter of tflite_runtime 2.14.0")
+
+    def test_less_is_a_remark(self) -> None:
+        decision = judge_coverage(self.AFTER, [self.BEFORE])
+        assert decision.verdict is Verdict.PASS
+        (remark,) = decision.remarks
+        assert remark.startswith("0 of 22 operations (0.0%) run on xnnpack, 21 of 22 operations (95.5%) in the baseline")
+
+    def test_more_is_a_remark_and_more_parts_are_none(self) -> None:
+        (remark,) = judge_coverage(self.BEFORE, [self.AFTER]).remarks
+        assert "more than in the baseline" in remark
+        assert judge_coverage(replace(self.BEFORE, parts=9), [self.BEFORE]).remarks == ()
+
+    def test_a_baseline_that_does_not_know_it_is_good_enough(self) -> None:
+        assert judge_coverage(self.BEFORE, [None]).remarks == ()
+
+    def test_a_runtime_that_no_longer_tells_it_breaks_nothing(self) -> None:
+        assert judge_coverage(None, [self.BEFORE]).verdict is Verdict.PASS
+
+    def test_a_card_can_demand_it(self) -> None:
+        assert judge_coverage(self.AFTER, [self.BEFORE], CoverageDemand(minimum_share=0.9)).verdict is Verdict.FALLBACK

@@ -12,6 +12,7 @@ from typing import Literal
 
 from ..atomic_files import size_text
 from ..backends import CPU
+from ..coverage import LIBRARIES
 from ..devices import version_of
 from ..results import CaseResult, ComparedSession, DeviceResult, OtherStack, RunResult
 from ..verdict import RELAXABLE, SEVERITY, Verdict, gate_is_red
@@ -309,7 +310,9 @@ def _builds(case: CaseResult) -> str:
 
 def _on_accelerator(case: CaseResult) -> str:
     found = None if case.coverage is None else case.coverage.found
-    return _NOTHING if found is None else f"{found.on_accelerator}/{found.operations}"
+    if found is None or found.accelerator in LIBRARIES:
+        return _NOTHING
+    return f"{found.on_accelerator}/{found.operations}"
 
 
 def _energy_columns(cases: Sequence[CaseResult]) -> list[_Column]:
