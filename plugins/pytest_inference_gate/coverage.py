@@ -190,7 +190,7 @@ def judge_coverage(
 
     * the card demands anything that is not reached, or not told;
     * the baseline had a coverage, or a figure of it, that is not told any more;
-    * it is another accelerator's, a smaller share runs there, or more operations run elsewhere;
+    * it is another accelerator's, more operations run elsewhere, or none runs there any more;
     * more bytes lie off the chip, by more than :data:`OFF_CHIP_TOLERANCE`, or more segments ran natively.
 
     What one of :data:`LIBRARIES` takes is compared with the baseline in remarks alone. The rest is ``pass``, with a remark where it is
@@ -271,8 +271,7 @@ def _below_baseline(found: Coverage | None, before: Coverage | None, there: str)
     if found.accelerator != before.accelerator:
         yield f"the model runs on {found.accelerator}, and on {before.accelerator} {there}"
         return
-    less = found.on_accelerator * before.operations < before.on_accelerator * found.operations
-    if less or found.elsewhere > before.elsewhere:
+    if found.elsewhere > before.elsewhere or (before.on_accelerator and not found.on_accelerator):
         yield f"{_runs(found)}, {before.in_words()} {there}"
     if before.off_chip_bytes is not None:
         if found.off_chip_bytes is None:
@@ -293,6 +292,9 @@ def _remarks(found: Coverage, before: Coverage, there: str) -> Iterable[str]:
     more = found.on_accelerator * before.operations > before.on_accelerator * found.operations
     if more or found.elsewhere < before.elsewhere:
         yield f"{_runs(found)}, more than {there} ({before.in_words()})"
+    elif found.on_accelerator < before.on_accelerator:
+        # Operations that were fused: nothing that ran there runs elsewhere now.
+        yield f"{_runs(found)}, {before.in_words()} {there}: there are fewer of them, and no more elsewhere"
     if (before.off_chip_bytes or 0) * (1 - OFF_CHIP_TOLERANCE) > (found.off_chip_bytes or 0):
         yield f"{_off_chip(found)}, fewer than {there} ({before.off_chip_bytes})"
     if (before.native_segments or 0) > (found.native_segments or 0):

@@ -111,10 +111,20 @@ class TestAgainstTheBaseline:
         assert judge_coverage(coverage, []).verdict is judge_coverage(coverage, [None]).verdict is Verdict.PASS
 
     @given(coverages(), coverages())
-    def test_of_two_that_differ_in_share_only_one_direction_may_pass(self, one: Coverage, other: Coverage) -> None:
-        assume(one.share != other.share)
-        less, more = sorted((one, other), key=lambda coverage: coverage.share)
+    def test_of_two_that_differ_elsewhere_only_one_direction_may_pass(self, one: Coverage, other: Coverage) -> None:
+        assume(one.elsewhere != other.elsewhere)
+        less, more = sorted((one, other), key=lambda coverage: -coverage.elsewhere)
         assert judge_coverage(less, [more]).verdict is Verdict.FALLBACK
+
+    @given(coverages(), st.integers(1, 100))
+    def test_operations_that_were_fused_fell_back_nowhere(self, before: Coverage, fused: int) -> None:
+        assume(before.on_accelerator > 1)
+        now = replace(before, on_accelerator=max(1, before.on_accelerator - fused))
+        decision = judge_coverage(now, [before])
+        assert decision.verdict is Verdict.PASS
+        assert "fewer of them, and no more elsewhere" in decision.reason
+        gone = judge_coverage(replace(before, on_accelerator=0, elsewhere=max(1, before.elsewhere)), [before])
+        assert gone.verdict is Verdict.FALLBACK
 
     @given(coverages(), st.integers(1, 100))
     def test_each_operation_that_moves_away_is_red(self, before: Coverage, moved: int) -> None:
