@@ -5,7 +5,8 @@ write around ``module(x); torch.cuda.synchronize()``. The two take turns in the 
 gives the ratio of medians (agent / bare), a pair of processes the median of its blocks; shown are the median of the pairs and their range.
 Events are the agent's device rounds: from event to event in the stream around one call, with the gaps between kernels.
 
-    python benchmarks/cuda_device/compare_clocks.py FOLDER [--device cuda] [--pairs 5] [--blocks 20] [--rounds 50] [--json FILE]
+    python benchmarks/cuda_device/compare_clocks.py FOLDER [--device cuda] [--batch 1] [--pairs 5]
+        [--blocks 20] [--rounds 50] [--json FILE]
 
 FOLDER is what export_models.py wrote. Needs torch and onnx. With ``--device cpu`` there are no events, and fp32 alone.
 """
@@ -123,17 +124,23 @@ def compare(card: ModelCard, precision: str, options: argparse.Namespace, scratc
 
     assert card.checkpoint.file is not None
     input_settings = {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout}
-    common = {"backend": "torch", "precision": precision, "batch": 1, "device": options.device, "input": input_settings}
+    common = {
+        "backend": "torch",
+        "precision": precision,
+        "batch": options.batch,
+        "device": options.device,
+        "input": input_settings,
+    }
     directory = scratch / f"{card.name}-{precision}"
     directory.mkdir()
     source = {"format": "onnx", "path": str(card.directory / card.checkpoint.file), "architecture": None, "seed": None}
     with start() as agent:
         made = agent.convert({**common, "source": source, "calibration": None, "output_directory": str(directory), "options": {}})
     picture = scratch / f"{card.name}.npy"
-    numpy.save(picture, numpy.random.default_rng(1).uniform(0, 1, (1, *card.input.shape)).astype(numpy.float32))
+    numpy.save(picture, numpy.random.default_rng(1).uniform(0, 1, (options.batch, *card.input.shape)).astype(numpy.float32))
     load = {**common, "model": str(directory / made["model"]), "threads": 1, "options": {}}
     pairs = [pair(start, load, picture, options) for _ in range(options.pairs)]
-    return {"model": card.name, "precision": precision, "device": options.device, "pairs": pairs}
+    return {"model": card.name, "precision": precision, "device": options.device, "batch": options.batch, "pairs": pairs}
 
 
 def row(result: dict[str, Any]) -> str:
@@ -159,6 +166,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=list(PRECISIONS), default="cuda")
     parser.add_argument("--models", nargs="+", help="names of cards; default: all in FOLDER")
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--blocks", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=50)

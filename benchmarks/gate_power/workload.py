@@ -79,7 +79,7 @@ def prepare(directory: Path, store: Path, control: Path, progress: Callable[[str
         return Side(
             slowed,
             replace(case, backend="slowed", threads=threads),
-            preparation.artifact(case),
+            preparation.artifact(case, role),
             preparation.evaluation_inputs(case.card),
         )
 

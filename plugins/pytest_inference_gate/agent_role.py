@@ -25,6 +25,7 @@ class RunningAgents:
         self._agents: set[AgentProcess] = set()
         self._targets: list[Target] = []
         self._lock = threading.Lock()
+        self._stopped = False
 
     def add(self, agent: AgentProcess) -> None:
         with self._lock:
@@ -35,6 +36,16 @@ class RunningAgents:
             agents, self._agents = self._agents, set()
         for agent in agents:
             agent.close()
+
+    def stop(self) -> None:
+        """Close all agents, and let none be started any more: threads that would go on with the next case end instead."""
+        self._stopped = True
+        self.close()
+
+    def require_going(self) -> None:
+        """Raise :class:`GateError` after :meth:`stop`."""
+        if self._stopped:
+            raise GateError("the run was stopped")
 
     def use(self, target: Target) -> None:
         """Close the target at the end of the run."""
@@ -62,27 +73,40 @@ class AgentRole:
 
     def start(self, log_name: str) -> AgentProcess:
         """A new agent. Raises :class:`StageFailed` where none comes up."""
+        self.running.require_going()
         agent = self.target.start_agent(self.logs / f"{log_name}.log", self.limits)
         self.running.add(agent)
         return agent
 
-    def ask(self, name: str) -> None:
-        """Probe the target once. Raises :class:`GateError` where it cannot be used at all; ``name`` is the role's."""
+    def look(self, name: str) -> Outcome | None:
+        """Probe the target once; why it cannot be used at all, ``None`` where it can. ``name`` is the role's, for its log."""
         try:
             with self.start(f"probe-{name}") as agent:
                 self.probe = agent.probe()
         except StageFailed as failure:
-            raise GateError(f"{self.target.name} cannot be used as the {name}: {failure.outcome.message}") from None
+            return failure.outcome
+        return None
+
+    def ask(self, name: str) -> None:
+        """Probe the target once. Raises :class:`GateError` where it cannot be used at all; ``name`` is the role's."""
+        failure = self.look(name)
+        if failure is not None:
+            raise GateError(f"{self.target.name} cannot be used as the {name}: {failure.message}")
 
     def backend(self, name: str) -> Mapping[str, Any]:
         """What the probe said of a backend; empty for one that the target does not know."""
         known: Mapping[str, Any] = self.probe["backends"].get(name, {})
         return known
 
-    def require(self, case: Case, *, convert: bool) -> None:
+    def takes(self, backend: str, source: str) -> bool:
+        """Whether the backend converts from the format ``source`` here."""
+        return source in self.backend(backend).get("source_formats", (source,))
+
+    def require(self, case: Case, *, convert: bool, from_source: bool = True) -> None:
         """Raise ``unsupported`` where this target cannot convert, or run, the case's backend in its precision.
 
         To run a case takes its device too, and a device that is not there is told before a runtime that is not installed.
+        ``from_source``: it must convert from the checkpoint's own format.
         """
         if not convert:
             self._require_device(case)
@@ -99,7 +123,7 @@ class AgentRole:
         if case.precision not in backend.get(precisions, ()):
             raise StageFailed(Outcome("unsupported", stage, f"{case.backend} has no precision {case.precision}"))
         source = case.card.checkpoint.format
-        if convert and source not in backend.get("source_formats", (source,)):
+        if convert and from_source and not self.takes(case.backend, source):
             reason = f"{self.target.name} has no converter from {source} to {case.backend}"
             why = backend.get("conversion_reason")
             raise StageFailed(Outcome("unsupported", stage, f"{reason}: {why}" if why else reason))

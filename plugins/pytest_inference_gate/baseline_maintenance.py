@@ -20,6 +20,7 @@ from .baselines import (
     select_session_files,
 )
 from .condition_text import condition_differences
+from .coverage import Coverage
 from .device_telemetry import saved_telemetry, summarize_telemetry
 from .devices import SoftwareUnderTest, identity_differences
 from .errors import BaselineError
@@ -104,8 +105,9 @@ def find_session(directory: Path, text: str) -> BaselineSession:
 class CaseDifference:
     """One case in two sessions: medians of the replicates in seconds, their ratio, and its 95 % interval from their replicates alone.
 
-    ``interval`` is None where there are too few replicates for one. ``energy`` holds joules per inference before and after, by rail: of
-    the whole board's rail, where both sessions have it, else of each rail that both have.
+    ``interval`` is None where there are too few replicates for one; a coverage is None where the session knows none. ``energy`` holds
+    joules per inference before and after, by rail: of the whole board's rail, where both sessions have it, else of each rail that both
+    have.
     """
 
     id: str
@@ -113,6 +115,8 @@ class CaseDifference:
     after: float
     ratio: float
     interval: tuple[float, float] | None
+    coverage_before: Coverage | None = None
+    coverage_after: Coverage | None = None
     energy: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -157,9 +161,8 @@ def _case_difference(before: BaselineCase, after: BaselineCase) -> CaseDifferenc
     from .rank_tests import ratio_interval
 
     old, new = median(before.replicates), median(after.replicates)
-    return CaseDifference(
-        before.id, old, new, new / old, ratio_interval(after.replicates, before.replicates), _energy(before, after)
-    )
+    interval = ratio_interval(after.replicates, before.replicates)
+    return CaseDifference(before.id, old, new, new / old, interval, before.coverage, after.coverage, _energy(before, after))
 
 
 def _energy(before: BaselineCase, after: BaselineCase) -> dict[str, tuple[float, float]]:

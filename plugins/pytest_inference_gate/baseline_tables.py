@@ -7,9 +7,18 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from .baseline_maintenance import DeviceSessions, SessionDifference, holds_cases, is_foreign, same_software, spread
+from .baseline_maintenance import (
+    CaseDifference,
+    DeviceSessions,
+    SessionDifference,
+    holds_cases,
+    is_foreign,
+    same_software,
+    spread,
+)
 from .baselines import COMPARED_SESSIONS, BaselineSession
 from .condition_text import condition_figures
+from .coverage import Coverage
 from .devices import SoftwareUnderTest
 from .report.terminal import energy_change, milliseconds
 from .wording import age_in_words, counted, session_time
@@ -199,21 +208,28 @@ def session_lines(session: BaselineSession, now: datetime) -> list[str]:
 def _case_lines(session: BaselineSession) -> list[str]:
     if not session.cases:
         return ["no case was measured"]
+    covered = any(case.coverage is not None for case in session.cases.values())
+    headers = ["case", "median ms", "spread", "replicates", *(["on accelerator"] if covered else []), "verdict"]
     rows = [
         [
             case.id,
             milliseconds(median(case.replicates)),
             f"{spread(case.replicates):.1%}",
             str(len(case.replicates)),
+            *([_on_accelerator(case.coverage)] if covered else []),
             str(case.extra.get("verdict", _NOTHING)),
         ]
         for case in session.cases.values()
     ]
     legend = "spread: from the fastest replicate to the slowest, as a share of the median"
     return [
-        *table(["case", "median ms", "spread", "replicates", "verdict"], rows, numbers=("median ms", "spread", "replicates")),
+        *table(headers, rows, numbers=("median ms", "spread", "replicates", "on accelerator")),
         legend,
     ]
+
+
+def _on_accelerator(coverage: Coverage | None) -> str:
+    return _NOTHING if coverage is None else f"{coverage.on_accelerator}/{coverage.operations}"
 
 
 def _outcome_text(outcome: Mapping[str, Any]) -> str:
@@ -236,6 +252,7 @@ def session_document(session: BaselineSession, now: datetime) -> dict[str, Any]:
                 "median": median(case.replicates),
                 "spread": spread(case.replicates),
                 "replicates": list(case.replicates),
+                "coverage": None if case.coverage is None else case.coverage.as_dict(),
                 "verdict": case.extra.get("verdict"),
             }
             for case in session.cases.values()
@@ -263,6 +280,7 @@ def difference_lines(before: BaselineSession, after: BaselineSession, difference
     )
     lines.append("")
     if difference.cases:
+        covered = any(case.coverage_before or case.coverage_after for case in difference.cases)
         rows = [
             [
                 case.id,
@@ -270,10 +288,11 @@ def difference_lines(before: BaselineSession, after: BaselineSession, difference
                 milliseconds(case.after),
                 f"{case.ratio:.3f}",
                 "too few replicates" if case.interval is None else f"{case.interval[0]:.3f} to {case.interval[1]:.3f}",
+                *([_covered(case)] if covered else []),
             ]
             for case in difference.cases
         ]
-        headers = ["case", "before ms", "after ms", "ratio", "95 % interval"]
+        headers = ["case", "before ms", "after ms", "ratio", "95 % interval", *(["on accelerator"] if covered else [])]
         rails = sorted({name for case in difference.cases for name in case.energy})
         for row, case in zip(rows, difference.cases, strict=True):
             row += [energy_change(*case.energy[name]) if name in case.energy else _NOTHING for name in rails]
@@ -297,6 +316,12 @@ def difference_lines(before: BaselineSession, after: BaselineSession, difference
         "software differ from each other. A verdict comes from a run with --benchmark-compare.",
     ]
     return lines
+
+
+def _covered(case: CaseDifference) -> str:
+    """Such as ``70/72 -> 64/72``, or once where nothing differs."""
+    before, after = _on_accelerator(case.coverage_before), _on_accelerator(case.coverage_after)
+    return before if before == after else f"{before} -> {after}"
 
 
 # ---------------------------------------------------------------- parts

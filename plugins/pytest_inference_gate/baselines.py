@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .atomic_files import create_atomically, describe_refusal, explained
+from .coverage import Coverage, MalformedCoverage, parse_coverage
 from .errors import BaselineError
 
 if TYPE_CHECKING:
@@ -45,11 +46,14 @@ _REMEDY = "point --benchmark-storage at another directory"
 
 @dataclass(frozen=True)
 class BaselineCase:
-    """One case of a saved session: the medians of its replicates in seconds, and its whole block of the file."""
+    """One case of a saved session: the medians of its replicates in seconds, its whole block of the file, and how much of it ran on its
+    accelerator (None where that was not known, or not yet recorded). ``builds`` names the build that each replicate ran."""
 
     id: str
     replicates: tuple[float, ...]
     extra: Mapping[str, Any]
+    coverage: Coverage | None = None
+    builds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -271,7 +275,25 @@ def _parse_case(block: Any, benchmark: str) -> BaselineCase:
     replicates = block.get("replicates")
     if not isinstance(replicates, list) or not replicates or not all(_is_duration(value) for value in replicates):
         raise _UnusableError(f"is damaged ({where} has no replicates in seconds)")
-    return BaselineCase(id, tuple(float(value) for value in replicates), block)
+    try:
+        coverage = None if block.get("coverage") is None else parse_coverage(block["coverage"])
+    except MalformedCoverage as problem:
+        raise _UnusableError(f"is damaged ({where} has a coverage that {problem})") from None
+    builds = _parse_builds(block, len(replicates), where)
+    return BaselineCase(id, tuple(float(value) for value in replicates), block, coverage, builds)
+
+
+def _parse_builds(block: Mapping[str, Any], replicates: int, where: str) -> tuple[str, ...]:
+    """Which build each replicate ran. Sessions without that had one, named after the artifact."""
+    names, numbers = block.get("builds"), block.get("replicate_builds")
+    if not names and not numbers:
+        artifact = block.get("artifact")
+        return (str(artifact.get("digest")) if isinstance(artifact, dict) else "unknown",) * replicates
+    if isinstance(names, list) and isinstance(numbers, list) and len(numbers) == replicates:
+        known = {number: str(name) for number, name in enumerate(names)}
+        if all(type(number) is int and number in known for number in numbers):
+            return tuple(known[number] for number in numbers)
+    raise _UnusableError(f"is damaged ({where} does not say which build each of its replicates ran)")
 
 
 def _parse_broken(broken: Any, where: str) -> dict[str, Mapping[str, Any]]:

@@ -16,7 +16,7 @@ What it relies on, beyond documented hooks and options:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -185,3 +185,32 @@ def case_block(benchmark: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def without_case_block(benchmark: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of one benchmark of a document that pytest-benchmark reads as before, and the gate as a plain test's."""
     return {**benchmark, "extra_info": {key: value for key, value in benchmark["extra_info"].items() if key != CASE_KEY}}
+
+
+def of_board(benchmarks: Iterable[Mapping[str, Any]], board: str | None, *, plain: bool) -> list[Mapping[str, Any]]:
+    """The benchmarks of a document whose cases are about this board of several, named as in a run with that board alone.
+
+    ``plain``: with those that are about no case. A ``board`` of None is the only device of a run.
+    """
+    found: list[Mapping[str, Any]] = []
+    for benchmark in benchmarks:
+        block = case_block(benchmark)
+        if block is None:
+            found += [benchmark] if plain else []
+        elif block.get("board") == board:
+            found.append(benchmark if board is None else _without_board(benchmark, block))
+    return found
+
+
+def _without_board(benchmark: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
+    suffix = f"@{block['board']}"
+
+    def renamed(value: Any) -> Any:
+        return value.replace(f"{block['id']}{suffix}", block["id"]) if isinstance(value, str) else value
+
+    names = {key: renamed(benchmark[key]) for key in ("name", "fullname", "param", "group") if key in benchmark}
+    params = benchmark.get("params")
+    if isinstance(params, Mapping):
+        names["params"] = {key: renamed(value) for key, value in params.items()}
+    of_the_case = {key: value for key, value in block.items() if key != "board"}
+    return {**benchmark, **names, "extra_info": {**benchmark["extra_info"], CASE_KEY: of_the_case}}

@@ -172,6 +172,13 @@ class Tolerance(_Section):
     by_precision: dict[str, PrecisionTolerance] = {}
 
 
+class CoverageSection(_Section):
+    """What has to run on the accelerator of one backend, whatever the baseline is; red where the backend cannot tell."""
+
+    minimum_share: Annotated[float, Field(gt=0, le=1)] | None = None  # of the operations that are counted
+    maximum_off_chip_bytes: Annotated[int, Field(ge=0)] | None = None  # weights that are streamed at each inference
+
+
 class ModelCard(_Section):
     name: Name
     description: str = ""
@@ -185,6 +192,7 @@ class ModelCard(_Section):
     evaluation: Evaluation | None = None  # None: seeded pictures, agreement with the float reference only
     calibration: DataSource | None = None
     tolerance: Tolerance = Tolerance()
+    coverage: dict[str, CoverageSection] = {}  # by backend
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
     devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
     options: BackendOptions = BackendOptions()
@@ -233,6 +241,7 @@ def load_card(
         *_backend_problems(card, backend_infos(known_backends)),
         *_device_problems(card, backend_infos(known_backends)),
         *_option_problems(card, known_backends),
+        *_coverage_problems(card),
         *_scaling_problems(card, extra_scalings),
     ]
     if problems:
@@ -636,6 +645,15 @@ def _backend_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]
     for precision in card.tolerance.by_precision:
         if precision not in precisions:
             yield _dotted(("tolerance", "by_precision", precision)), _unknown_name(precision, "precision", precisions)
+
+
+def _coverage_problems(card: ModelCard) -> Iterable[Problem]:
+    for backend, section in card.coverage.items():
+        key = _dotted(("coverage", backend))
+        if backend not in card.backends:
+            yield key, _unknown_name(backend, "backend of this card", list(card.backends))
+        elif section.minimum_share is None and section.maximum_off_chip_bytes is None:
+            yield key, "found an empty table, expected minimum_share, maximum_off_chip_bytes or both"
 
 
 def _device_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]) -> Iterable[Problem]:

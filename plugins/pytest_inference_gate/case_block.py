@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .judging import CaseRecord
+from .judging import CaseRecord, build_names
 from .results import CaseResult
 
 CASE_SCHEMA = "inference-gate-case/1"
@@ -27,6 +27,7 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         "threads": result.threads,
         "variant": result.variant,
         "device": result.device,
+        **({} if result.board is None else {"board": result.board}),  # of several; each one's session file is without
         "verdict": str(result.verdict),
         "replicates": list(latency.replicates),
         "rounds": [_sample(replicate.rounds) for replicate in record.all_replicates],
@@ -46,6 +47,9 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         "peak_rss_bytes": result.peak_rss_bytes,
         "artifact": asdict(result.artifact) if result.artifact else None,
         "accuracy": asdict(result.accuracy.figures) if result.accuracy else None,
+        "builds": build_names(record.builds) if record.wanted_builds is not None else [],
+        "replicate_builds": list(latency.replicate_builds),
+        "coverage": result.coverage.found.as_dict() if result.coverage and result.coverage.found else None,
     }
 
 

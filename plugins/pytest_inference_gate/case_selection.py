@@ -24,13 +24,15 @@ Scalings = Mapping[str, Callable[[Any], Any]]
 
 @dataclass
 class WantedCase:
-    """What the selected tests ask of one case."""
+    """What the selected tests ask of one case. ``builds``: how many times it is built; ``None`` where that makes no difference, since its
+    backend makes the same of it each time."""
 
     case: Case
     items: list[pytest.Item] = field(default_factory=list)
     artifact: bool = False
     accuracy: bool = False
     latency: bool = False
+    builds: int | None = None
 
     @property
     def anything(self) -> bool:
@@ -39,7 +41,10 @@ class WantedCase:
 
 
 class CaseSelection:
-    """The cases of a run, by id. What cannot be used raises ``pytest.UsageError`` with one sentence."""
+    """The cases of a run, by the parameter of their tests: the id, and the board among several.
+
+    What cannot be used raises ``pytest.UsageError`` with one sentence.
+    """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
@@ -55,7 +60,7 @@ class CaseSelection:
 
     @property
     def cases(self) -> dict[str, Case]:
-        """Every case that cards and options give, whether a test asks for it or not."""
+        """Every case that cards and options give, by the parameter of its tests, whether a test asks for it or not."""
         if self._cases is None:
             settings = self._settings
             try:
@@ -65,17 +70,18 @@ class CaseSelection:
                     batches=settings.batches,
                     threads=settings.threads,
                     known_backends=self._backends,
+                    boards=[name for name, _ in settings.boards] or [None],
                 )
             except GateError as error:
                 raise pytest.UsageError(str(error)) from None
-            self._cases = {case.id: case for case in cases}
+            self._cases = {case.test_id: case for case in cases}
         return self._cases
 
     def other_cases(self) -> dict[str, Case]:
-        """Every case of the models that are measured in turns with this run's. Raises ``pytest.UsageError``."""
+        """Every case of the models that are measured in turns with this run's, by id. Raises ``pytest.UsageError``."""
         folder, settings = self._settings.against_models, self._settings
         if folder is None:
-            return self.cases
+            return {case.id: case for case in self.cases.values()}
         try:
             cards = self._load_cards([folder])
             cases = build_cases(
@@ -89,7 +95,8 @@ class CaseSelection:
     def _backends(self) -> Mapping[str, BackendInfo]:
         """The built-in backends, and those that hooks add."""
         added = {
-            name: BackendInfo(tuple(extension.precisions), (extension.marker,)) for name, extension in self.extensions.items()
+            name: BackendInfo(tuple(extension.precisions), (extension.marker,), extension.builds_on_device)
+            for name, extension in self.extensions.items()
         }
         return {**BACKENDS, **added}
 
@@ -114,7 +121,7 @@ class CaseSelection:
             # Raised here, it would be a collection error with a traceback for each module: it is told once, by require_cases.
             self._unusable = error
             return
-        parameters = [pytest.param(case.id, id=case.id, marks=getattr(pytest.mark, case.device)) for case in cases]
+        parameters = [pytest.param(case.test_id, id=case.test_id, marks=getattr(pytest.mark, case.device)) for case in cases]
         metafunc.parametrize("gate_case_id", parameters, indirect=True)
 
     def require_cases(self) -> None:
@@ -130,7 +137,8 @@ class CaseSelection:
                 continue
             names = getattr(item, "fixturenames", ())
             _marked_tolerance(item)  # here, so that a bad one is told before anything is measured
-            wanted = self.wanted.setdefault(case_id, WantedCase(self.cases[case_id]))
+            case = self.cases[case_id]
+            wanted = self.wanted.setdefault(case_id, WantedCase(case, builds=self._builds(case)))
             wanted.items.append(item)
             wanted.artifact |= "artifact" in names or "runner" in names
             wanted.accuracy |= "accuracy" in names
@@ -139,6 +147,10 @@ class CaseSelection:
                 self.clocks[item.nodeid] = benchmark_adapter.add_clock(item)
         if not self._config.option.collectonly:
             self._require_measuring()
+
+    def _builds(self, case: Case) -> int | None:
+        info = self._backends.get(case.backend)
+        return self._settings.rebuilds if info is not None and info.builds_on_device else None
 
     def _require_measuring(self) -> None:
         if self.wanted and benchmark_adapter.is_distributed(self._config):

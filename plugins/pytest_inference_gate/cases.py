@@ -14,7 +14,8 @@ class Case:
     """model x backend x precision x batch x threads x device (x variant).
 
     ``device`` is the name of the marker that selects the case: one of :data:`backends.Device`, or the marker that a plugin gave its
-    backend. ``device_in_id``: it is not the first device of the backend, so that the id has to say which one it is.
+    backend. ``device_in_id``: it is not the first device of the backend, so that the id has to say which one it is. ``board`` is the
+    name of the board that the case is about, in a run with several: no part of the id, since a baseline is one board's anyway.
     """
 
     card: ModelCard
@@ -25,6 +26,7 @@ class Case:
     variant: str | None = None
     device: str = CPU
     device_in_id: bool = False
+    board: str | None = None
 
     @property
     def id(self) -> str:
@@ -37,6 +39,11 @@ class Case:
         return "-".join(parts)
 
     @property
+    def test_id(self) -> str:
+        """The parameter of the case's tests, which tells it from all others of the run: ``digits_cnn-tflite-int8-b1-t1@nano``."""
+        return self.id if self.board is None else f"{self.id}@{self.board}"
+
+    @property
     def model(self) -> str:
         return self.card.name
 
@@ -46,4 +53,4 @@ class Case:
         return self.card.options.of(self.backend)
 
     def __repr__(self) -> str:
-        return f"<Case {self.id}>"
+        return f"<Case {self.test_id}>"

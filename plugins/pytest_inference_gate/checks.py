@@ -65,9 +65,20 @@ class Messages:
             result, result.accuracy.decision, self._software_changes, reproduce=self._reproduce, paired=self._paired
         )
 
+    def coverage(self, result: CaseResult) -> str:
+        assert result.coverage is not None
+        text = messages.coverage_failure_message(
+            result, result.coverage, self._software_changes, reproduce=self._reproduce, paired=self._paired
+        )
+        # One test fails for both: whoever mends the one has to know of the other.
+        latency = result.latency
+        if latency is not None and latency.verdict is not None and effect(latency.verdict) == "fail":
+            text += f"\n\n{self.latency(result)}"
+        return text
+
     def no_baseline(self, result: CaseResult) -> str:
         if self._paired:
-            return f"{result.id} has nothing to compare with: {result.reason}; name other models with --gate-against-models"
+            return f"{result.name} has nothing to compare with: {result.reason}; name other models with --gate-against-models"
         return messages.no_baseline_message(result.id, self._record_command, self._close_ids, self._other_devices)
 
 
@@ -88,6 +99,12 @@ class _Check:
         if not self.result.outcome.ok:
             self._end(self.verdict, self._messages.broken)
 
+    def _end_for_coverage(self) -> None:
+        """Fail the test of a case of which too little runs on its accelerator."""
+        __tracebackhide__ = True
+        if self.result.coverage is not None and self.result.coverage.red:
+            self._end(self.result.coverage.decision.verdict, self._messages.coverage)
+
     def _end(self, verdict: Verdict, message: Callable[[CaseResult], str]) -> None:
         __tracebackhide__ = True
         ending = effect(verdict, self._relaxed)
@@ -107,12 +124,17 @@ class AccuracyCheck(_Check):
         return self.result.accuracy.figures if self.result.accuracy else None
 
     def check(self) -> None:
-        """End the test as the verdict on accuracy demands; do nothing where the case is accurate enough."""
+        """End the test as the verdict on accuracy demands; do nothing where the case is accurate enough.
+
+        Where latency was not measured, so that no test of it fails, a fall-back from the accelerator fails this one.
+        """
         __tracebackhide__ = True
         self._end_for_outcome()
         if self.result.accuracy is None:
             raise ValueError("accuracy was not judged for this case")
         self._end(self.result.accuracy.verdict, self._messages.accuracy)
+        if self.result.latency is None:
+            self._end_for_coverage()
 
 
 class LatencyCheck(_Check):
@@ -159,10 +181,14 @@ class LatencyCheck(_Check):
         benchmark_adapter.replay(benchmark, self._clock, rounds)
 
     def check(self) -> None:
-        """End the test as the verdict on latency demands; do nothing where nothing was compared."""
+        """End the test as the verdicts on latency and on coverage demand; do nothing where nothing was compared.
+
+        How fast a case is says little while less of it runs on the accelerator, so a fall-back comes first.
+        """
         __tracebackhide__ = True
         self._end_for_outcome()
         if self.result.latency is None:
             raise ValueError("latency was not measured for this case")
+        self._end_for_coverage()
         if self.result.latency.verdict is not None:
             self._end(self.result.latency.verdict, self._messages.latency)

@@ -37,6 +37,21 @@ SPREADS = 2.0
 sessions differ by 2 to 3 %, and fresh replicates and the rank test guard against false alarms as well (docs/explanation/gate-power.md)."""
 
 
+MOST_WITH_BUILDS = 3
+"""How many times the first replicates are taken at most where builds decide: what is not clear by then takes more builds."""
+
+
+@dataclass(frozen=True)
+class BuildComparison:
+    """How many builds were compared with how many, and by how much builds of one software scatter (a standard deviation, as a share;
+    None where no side has two). ``same``: the candidate's builds are the baseline's own, so that nothing was rebuilt."""
+
+    candidate: int
+    baseline: int
+    spread: float | None = None
+    same: bool = False
+
+
 @dataclass(frozen=True)
 class LatencyDecision:
     """What was decided, and every number that it was decided on.
@@ -52,6 +67,7 @@ class LatencyDecision:
     * ``stage``: what decided: the ``first`` replicates, fresh ones that ``confirmed`` them or did not (``unconfirmed``), or the
       ``budget`` that ended before anything was clear.
     * ``wanted``: how many more replicates it takes before the verdict is final, 0 where it is.
+    * ``builds``: where what is measured is built anew for each device, what was built; None elsewhere.
     * ``evidence``: what else the ``reason`` rests on, with which it can be said anew for other figures.
     """
 
@@ -67,6 +83,7 @@ class LatencyDecision:
     stage: Stage = "first"
     family: int = 1
     wanted: int = 0
+    builds: BuildComparison | None = None
     evidence: Evidence | None = None
 
     def explained(self) -> LatencyDecision:
@@ -176,7 +193,8 @@ def correct_for_family(decisions: Mapping[str, LatencyDecision], alpha: float = 
     family = len(decisions)
     corrected = {}
     for case_id, decision in decisions.items():
-        changed = replace(decision, p_value=adjusted[case_id], family=family).explained()
+        reason = decision.reason.replace(f"p = {decision.p_value:.2g}", f"p = {adjusted[case_id]:.2g}")
+        changed = replace(decision, p_value=adjusted[case_id], family=family, reason=reason).explained()
         if decision.verdict in (Verdict.SLOWER, Verdict.FASTER) and adjusted[case_id] >= alpha:
             slower = decision.verdict is Verdict.SLOWER
             reason = (

@@ -8,9 +8,8 @@ import random
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,25 +17,28 @@ import pytest
 from . import benchmark_adapter
 from .agent_role import RunningAgents
 from .artifacts import StoredArtifact
-from .baselines import BaselineSession
+from .build_decision import rebuilding_notices
 from .bundle_command import Export
 from .case_selection import CaseSelection, case_id_of
 from .cases import Case
 from .checks import AccuracyCheck, LatencyCheck, Messages
-from .comparison import Baseline, load_baseline
-from .decision import ALPHA, LatencyDecision, correct_for_family
+from .comparison import load_baseline
+from .coverage import coverage_notices
+from .decision import correct_for_family
+from .device_gate import DeviceGate
+from .device_run import DeviceRun
 from .devices import SoftwareUnderTest
 from .errors import GateError
 from .gate_run import GateRun
-from .judging import CaseRecord, decide_latency, judge
-from .machine_condition import Disturbance, canary_shifts, remarks, veto
+from .judging import CaseRecord, replicates_at_first
 from .options import Settings
 from .outcome import Outcome, StageFailed
 from .progress import Progress
-from .results import CaseResult, ComparedSession, DeviceResult, Mode, OtherStack, RunResult
-from .run_environment import RunEnvironment, open_environment
+from .results import CaseResult, DeviceResult, Mode, OtherStack, RunResult
+from .run_environment import DeviceUnderTest, RunEnvironment, open_environment
 from .session_saver import SessionSaver
-from .verdict import Verdict, gate_is_red
+from .stack_preparations import StackPreparations
+from .verdict import gate_is_red
 
 if TYPE_CHECKING:
     from .published import PublishedFigure
@@ -70,12 +72,13 @@ class GateSession:
         self.settings = settings
         self.comparing = benchmark_adapter.comparing(config)
         self.selection = CaseSelection(config, settings)
-        self.results: dict[str, CaseResult] = {}
+        self.devices: list[DeviceGate] = []
+        self.results: dict[str, CaseResult] = {}  # by the parameter of the tests
         self.notices: list[str] = []
         self.phases: dict[str, float] = {}
         self.seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         self._running = RunningAgents()
-        self._baseline: Baseline | None = None
+        self._lines: list[str] = []  # on saving, for the terminal
         self._unsafe_cases: set[str] = set()  # a test of the case failed, whatever the reason: its figures are no baseline
         self._prepared = False
         self._stopped = False  # by the user or by an error of pytest's own, before all tests had run
@@ -86,7 +89,7 @@ class GateSession:
 
     @property
     def cases(self) -> dict[str, Case]:
-        """Every case that cards and options give, by id."""
+        """Every case that cards and options give, by id; with several boards by ``id@board``."""
         return self.selection.cases
 
     # ---------------------------------------------------------------- before the first test
@@ -100,33 +103,23 @@ class GateSession:
             raise pytest.UsageError("a bundle is written for a board that cannot be reached: leave out --gate-target")
         try:
             start = time.perf_counter()
+            boards = {one.case.board for one in self.selection.wanted.values()}
             self.environment = open_environment(
-                self.settings, self.selection.extensions, self._running, self._notice, self.progress.step
+                self.settings, boards, self.selection.extensions, self._running, self._notice, self.progress.step
             )
             self.phases["probe"] = time.perf_counter() - start
-            self._saver = SessionSaver(self._baseline_directory, comparing=self.comparing)
-            if self.settings.targets:
-                benchmark_adapter.move_storage(self.config, self._baseline_directory)
-            benchmark_adapter.route_saving(self.config, self._save)
-            if self.comparing:
-                self._baseline = load_baseline(self.config, self._baseline_directory, self.environment.device)
-            metrics = self.config.hook.pytest_inference_gate_metrics(config=self.config)
-            self.run = GateRun(
-                self.settings,
-                self.environment,
-                self.selection.wanted,
-                self.selection.other_cases(),
-                self.selection.scalings,
-                {name: metric for mapping in metrics for name, metric in mapping.items()},
-                self.seed,
-                self.progress,
-                self.phases,
-            )
+            self.devices = [self._open_device(device) for device in self.environment.devices]
+            self._open_storage()
+            preparations = StackPreparations(self.settings, self.environment, self.selection.scalings, self.progress)
+            self._make_run(preparations)
             if self._exporting is not None:
-                self._exported = self.run.export(self._running, self._exporting)
+                backends = {name: extension.module for name, extension in self.selection.extensions.items()}
+                self._exported = self.run.export(self._exporting, self.settings, self.seed, backends)
                 return
-            self.run.execute(self._running, self._decide, self._compares)
+            self.run.execute()
             self.notices += self.run.notes
+            for gate in self.devices:
+                self.notices += [gate.say(note) for note in gate.run.notes]
             self._judge()
         except GateError as error:
             raise pytest.UsageError(str(error)) from None
@@ -135,117 +128,92 @@ class GateSession:
             self.progress.close()
         self._prepared = True
 
+    def _open_device(self, device: DeviceUnderTest) -> DeviceGate:
+        """With its baseline, where the run compares."""
+        if device.failure is not None:
+            return DeviceGate(device, None, None, self.selection, self.settings)
+        folder = benchmark_adapter.device_directory(self.config, self.settings.baselines, device.id)
+        baseline = load_baseline(self.config, folder, device.identity) if self.comparing else None
+        return DeviceGate(device, baseline, SessionSaver(folder, comparing=self.comparing), self.selection, self.settings)
+
+    def _open_storage(self) -> None:
+        """pytest-benchmark has one storage for a run: it is that of the first device."""
+        if self.settings.targets and self._first is not None:
+            folder = benchmark_adapter.device_directory(self.config, self.settings.baselines, self._first.device.id)
+            benchmark_adapter.move_storage(self.config, folder)
+            if self.comparing and len(self.devices) > 1:
+                self._notice(f"pytest-benchmark's own comparison shows the baseline of {self._first.device.name} alone")
+        benchmark_adapter.route_saving(self.config, self._save)
+
+    @property
+    def _first(self) -> DeviceGate | None:
+        """The first device that could be asked."""
+        return next((gate for gate in self.devices if gate.device.failure is None), None)
+
+    def _make_run(self, preparations: StackPreparations) -> None:
+        metrics = self.config.hook.pytest_inference_gate_metrics(config=self.config)
+        other_cases = self.selection.other_cases()
+        for gate in self.devices:
+            gate.run = DeviceRun(
+                self.settings,
+                gate.device,
+                gate.wanted,
+                other_cases,
+                preparations,
+                {name: metric for mapping in metrics for name, metric in mapping.items()},
+                self.seed,
+                self.progress.of_device(gate.device.name),
+                self._running,
+                gate,
+            )
+        runs = [gate.run for gate in self.devices]
+        self.run = GateRun(preparations, runs, self.settings.jobs, self._running, self.progress, self.phases)
+
     def _notice(self, text: str) -> None:
         self.progress.step(text)
         self.notices.append(text)
 
     @property
     def device_id(self) -> str | None:
-        """Of the device that is measured; ``None`` before it was probed."""
-        return self.environment.device.id if hasattr(self, "environment") else None
-
-    @property
-    def _baseline_directory(self) -> Path:
-        return benchmark_adapter.device_directory(self.config, self.settings.baselines, self.environment.device.id)
-
-    def _compares(self, case: Case) -> bool:
-        return self._baseline is not None and bool(self._baseline.cases(case.id))
-
-    def _decide(self, record: CaseRecord, *, final: bool = False) -> LatencyDecision | None:
-        tolerance = self.selection.tolerance(self.selection.wanted[record.case.id])
-        # While it is measured, a case goes on until it is sure enough even if it alone has changed of all cases (see correct_for_family).
-        family = sum(wanted.latency for wanted in self.selection.wanted.values())
-        alpha = ALPHA if final else ALPHA / max(1, family)
-        return decide_latency(
-            record, self._baseline, tolerance=tolerance, first=self.settings.replicates, final=final, alpha=alpha
-        )
+        """Of the first device that is measured; ``None`` before it was probed."""
+        return self._first.device.id if self._first is not None else None
 
     def _judge(self) -> None:
-        wanting = [record for record in self.run.records.values() if self.selection.wanted[record.case.id].latency]
-        found = {record.case.id: decision for record in wanting if (decision := self._decide(record, final=True)) is not None}
+        # Of all devices together: one false alarm on any of them turns the run red.
+        found = {test_id: decision for gate in self.devices for test_id, decision in gate.decisions().items()}
         decisions = correct_for_family(found)
-        self.notices += self._shallowness(decisions)
-        published = self._published()
-        for case_id, wanted in self.selection.wanted.items():
-            record = self.run.records[case_id]
-            record.nodeids = [item.nodeid for item in wanted.items]
-            self.results[case_id] = judge(
-                record,
-                self._baseline,
-                decisions.get(case_id),
-                wants_latency=wanted.latency,
-                wants_accuracy=wanted.accuracy,
-                invalid=self._veto(record, decisions.get(case_id)),
-            )
-            self.results[case_id].published = published.get(case_id, ())
-            self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[case_id])
-        self.notices += self._machine_remarks(wanting, decisions.values())
-        recording = self.environment.runtime.target.recording
-        if recording is not None and any(decision.verdict is Verdict.INCONCLUSIVE for decision in decisions.values()):
-            self.notices.append(
-                f"the bundle measured each case {recording.replicates} times at most, and what that leaves open cannot be measured here: "
-                f"measure with more replicates, by inference-gate bundle export --replicates={2 * recording.replicates}"
-            )
+        of_device = {
+            gate.device.name: {
+                one.case.test_id: decisions[one.case.test_id] for one in gate.wanted if one.case.test_id in decisions
+            }
+            for gate in self.devices
+        }
+        for gate in self.devices:
+            self.notices += gate.shallowness(of_device[gate.device.name])
+        self.notices += rebuilding_notices(decisions)
+        for test_id, wanted in self.selection.wanted.items():
+            self.results[test_id] = self._gate_of(wanted.case).judge(wanted, decisions.get(test_id))
+            self.results[test_id].published = self._published(wanted.case)
+            self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[test_id])
+        covered = {test_id: result.coverage.decision for test_id, result in self.results.items() if result.coverage is not None}
+        self.notices += coverage_notices(covered)
+        for gate in self.devices:
+            self.notices += gate.machine_remarks(of_device[gate.device.name].values())
+            self.notices += gate.left_open(of_device[gate.device.name].values())
 
-    def _published(self) -> dict[str, list[PublishedFigure]]:
-        """What others have published for this board, by case. A file that cannot be read keeps nobody from gating."""
+    def _published(self, case: Case) -> list[PublishedFigure]:
+        """What others have published for the case on such a board. A file that cannot be read keeps nobody from gating."""
         from .published import figures_file, figures_for, read_figures
 
         try:
-            figures = read_figures(figures_file())
+            return figures_for(read_figures(figures_file()), self._gate_of(case).device.identity, case)
         except GateError as error:
-            self.notices.append(f"no published figures are shown: {error}")
-            return {}
-        cases = {case_id: wanted.case for case_id, wanted in self.selection.wanted.items()}
-        return {case_id: figures_for(figures, self.environment.device, case) for case_id, case in cases.items()}
-
-    def _veto(self, record: CaseRecord, decision: LatencyDecision | None) -> str | None:
-        """Why the latency of a case cannot be trusted: what happened to the machine meanwhile, or since the baseline."""
-        if not record.measured:
-            return None
-        threshold = self.selection.tolerance(self.selection.wanted[record.case.id]) if decision is None else decision.threshold
-        problems = self.run.condition_before.problems(self.run.condition_after)
-        disturbance = Disturbance.of(replicate.condition for replicate in record.all_replicates)
-        shifts = canary_shifts(self._baseline_canaries(), self.run.canary, threshold)
-        return veto(
-            None if decision is None else decision.verdict,
-            None if decision is None else decision.ratio,
-            threshold,
-            problems=problems,
-            disturbance=disturbance,
-            shifts=shifts,
-            in_turns=bool(record.pairs),
-        )
-
-    def _machine_remarks(self, records: Sequence[CaseRecord], decisions: Iterable[LatencyDecision]) -> list[str]:
-        """What was wrong with the machine as a whole, whether it took a verdict back or not."""
-        thresholds = [decision.threshold for decision in decisions]
-        conditions = [replicate.condition for record in records for replicate in record.all_replicates]
-        found = remarks(
-            min(thresholds, default=self.settings.default_tolerance),
-            problems=self.run.condition_before.problems(self.run.condition_after),
-            disturbance=Disturbance.of(conditions),
-            shifts=canary_shifts(self._baseline_canaries(), self.run.canary, min(thresholds, default=0.0)),
-        )
-        return [f"the machine: {remark}" for remark in found]
-
-    def _baseline_canaries(self) -> list[Mapping[str, Any]]:
-        sessions = self._baseline.sessions if self._baseline else ()
-        return [canary for session in sessions if isinstance(canary := session.condition.get("canary"), Mapping)]
-
-    def _shallowness(self, decisions: Mapping[str, LatencyDecision]) -> list[str]:
-        """What keeps the baseline from showing what the tolerances ask for; how many sessions there are is said elsewhere."""
-        if self._baseline is None or not decisions:
+            notice = f"no published figures are shown: {error}"
+            self.notices += [] if notice in self.notices else [notice]
             return []
-        from .baseline_depth import baseline_depth_lines
 
-        _, *doubts = baseline_depth_lines(
-            self._baseline.sessions,
-            datetime.now(timezone.utc),
-            tolerance={case_id: self.selection.tolerance(self.selection.wanted[case_id]) for case_id in decisions},
-            minimum_detectable={case_id: decision.minimum_detectable for case_id, decision in decisions.items()},
-        ) or [""]
-        return doubts
+    def _gate_of(self, case: Case) -> DeviceGate:
+        return next(gate for gate in self.devices if gate.device.name == case.board)
 
     # ---------------------------------------------------------------- what the fixtures give
 
@@ -253,14 +221,14 @@ class GateSession:
         return self.cases[case_id]
 
     def _record(self, case: Case) -> CaseRecord:
-        if case.id not in self.results:
+        if case.test_id not in self.results:
             raise GateError("cases are prepared before the first test runs; this one was not selected then")
-        return self.run.records[case.id]
+        return self._gate_of(case).run.records[case.id]
 
     def checkpoint(self, case: Case) -> FetchedCheckpoint:
         """The case's checkpoint. Fails the test where it cannot be had."""
         try:
-            return self.run.preparation.checkpoint(case.card)
+            return self.run.preparations.own.checkpoint(case.card)
         except StageFailed as failure:
             pytest.fail(failure.outcome.message, pytrace=False)
 
@@ -280,57 +248,56 @@ class GateSession:
 
         _stop_for(self._record(case).outcome)  # what hangs or crashes at once would do so again in each test
         artifact = self.artifact(case)
-        number = sum(1 for _ in self.environment.logs.glob(f"{case.id}.runner-*.log")) + 1
+        gate = self._gate_of(case)
+        number = sum(1 for _ in gate.device.logs.glob(f"{case.id}.runner-*.log")) + 1
         try:
-            agent = self.environment.runtime.start(f"{case.id}.runner-{number}")
+            agent = gate.device.runtime.start(f"{case.id}.runner-{number}")
             runner = Runner(
                 case,
                 artifact,
                 agent,
-                self.environment.runtime.target,
-                lambda: self.run.preparation.evaluation_inputs(case.card),
+                gate.device.runtime.target,
+                lambda: self.run.preparations.own.evaluation_inputs(case.card),
                 lambda pictures: preprocess(pictures, case.card, self.selection.scalings),
-                self.run.plan,
+                gate.run.plan,
             )
         except StageFailed as failure:
             _stop_for(failure.outcome)
             raise
         with runner:
-            self.run.used.add(case.id)
+            gate.run.used.add(case.id)
             yield runner
 
     def accuracy_check(self, case: Case) -> AccuracyCheck:
         self._record(case)
-        return AccuracyCheck(self.results[case.id], self.settings.relax, self._messages(case))
+        return AccuracyCheck(self.results[case.test_id], self.settings.relax, self._messages(case))
 
     def latency_check(self, case: Case, node: pytest.Item) -> LatencyCheck:
         """Fails the test where the run compares and the baseline does not have the case."""
         record = self._record(case)
-        baseline = self._baseline
-        lacks_baseline = baseline is not None and not baseline.cases(case.id) and baseline.broken(case.id) is None
-        lacks_baseline |= record.other is not None and record.other.case is None
         check = LatencyCheck(
-            self.results[case.id],
+            self.results[case.test_id],
             record,
             self.selection.clocks.get(node.nodeid),
             self.settings.relax,
             self._messages(case),
-            lacks_baseline=lacks_baseline,
+            lacks_baseline=self._gate_of(case).lacks_baseline(case),
         )
         check.require_baseline()
         return check
 
     def _messages(self, case: Case) -> Messages:
-        baseline = self._baseline
-        close_ids = baseline.close_ids(case.id, set(self.selection.wanted)) if baseline else []
+        gate = self._gate_of(case)
+        baseline = gate.baseline
+        close_ids = baseline.close_ids(case.id, {one.case.id for one in gate.wanted}) if baseline else []
         other_devices = baseline.other_devices if baseline and not baseline.sessions else ()
         return Messages(
-            self._software_changes(),
+            gate.software_changes(),
             self._record_command(),
             close_ids,
             other_devices,
-            reproduce=reproducing_command(self.config.invocation_params.args, case.id),
-            first=self.settings.replicates,
+            reproduce=reproducing_command(self.config.invocation_params.args, case.test_id),
+            first=replicates_at_first(self._record(case), self.settings.replicates),
             paired=self.settings.takes_turns,
         )
 
@@ -356,34 +323,21 @@ class GateSession:
         """Add the gate's block to a document of pytest-benchmark. Called once for ``--benchmark-json`` and once for saving."""
         if not self._prepared:
             return
-        broken = [
-            {"id": case_id, "outcome": _outcome_block(record.outcome)}
-            for case_id, record in self.run.records.items()
-            if not record.outcome.ok and record.outcome.kind != "unsupported" and not record.outcome.is_of_the_surroundings
-        ]
-        output_json[benchmark_adapter.CASE_KEY] = {
-            "schema": "inference-gate-session/1",
-            "device": {"id": self.environment.device.id, "identity": self.environment.device.as_dict()},
-            "software": dict(self.environment.software.versions),
-            "condition": self._condition(),
-            "seed": self.seed,
-            "broken": broken,
-        }
-
-    def _condition(self) -> dict[str, Any]:
-        return {
-            "before": self.run.condition_before.as_dict(),
-            "after": self.run.condition_after.as_dict(),
-            "canary": self.run.canary,
-        }
+        first = self._first or self.devices[0]
+        output_json[benchmark_adapter.CASE_KEY] = block = first.session_block(self.seed)
+        if len(self.devices) > 1:  # in the document of --benchmark-json alone: each session file is one device's
+            block["devices"] = {gate.device.name: gate.session_block(self.seed) for gate in self.devices}
 
     def _save(self, document: Mapping[str, Any], name: str) -> None:
         if self._stopped:
-            self._saver.lines.append("not saved, since the run was stopped: what its tests would have said is not known")
+            self._lines.append("not saved, since the run was stopped: what its tests would have said is not known")
             return
-        red = {case_id for case_id, result in self.results.items() if gate_is_red(result.verdict)}
+        red = {test_id for test_id, result in self.results.items() if gate_is_red(result.verdict)}
         try:
-            self._saver.save(document, name, refused=self._unsafe_cases, red=red)
+            if self._first is None:
+                self._lines.append("not saved, since no board could be asked: whose baseline it would be is not known")
+            for gate in self.devices:
+                gate.save(document, name, self.seed, self._unsafe_cases, red, plain=gate is self._first)
         except GateError as error:
             raise pytest.UsageError(str(error)) from None
 
@@ -392,7 +346,7 @@ class GateSession:
         wanted = self.selection.wanted.values()
         if not wanted or self.config.option.collectonly or self._exporting is not None:
             return
-        used = self.run.used if self._prepared else set()
+        used = self._prepared and any(gate.run.used for gate in self.devices)
         if session.exitstatus == pytest.ExitCode.OK and not used and any(one.anything for one in wanted):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             self.notices.append("nothing was measured: each case was skipped, so this run says nothing and is red")
@@ -415,53 +369,37 @@ class GateSession:
         missing = len(wanted) - len(self.results)
         if missing:
             self.notices.append(f"the run was stopped before {missing} of {len(wanted)} cases were judged")
-        if self._baseline is not None and self.results:
-            absent = sorted(self._baseline.case_ids - set(wanted))
-            if absent:
-                self.notices.append(f"not in this run, though the baseline has them: {', '.join(absent)}")
+        if self.results:
+            for gate in self.devices:
+                if absent := gate.absent_cases():
+                    self.notices.append(gate.say(f"not in this run, though the baseline has them: {', '.join(absent)}"))
+        devices = [gate.result() for gate in self.devices] if self._prepared else []
+        first = devices[0] if devices else DeviceResult("unknown")
         return RunResult(
             mode=self._mode,
-            device=self._device_result(),
+            device=first,
             cases=list(self.results.values()),
             phases=self.phases,
             notices=self.notices,
-            software_changes=self._software_changes(),
+            software_changes=first.software_changes,
             relaxed=self.settings.relax,
             exit_status=exit_status,
-            compared_sessions=[ComparedSession(session.path.stem, session.datetime) for session in self._compared_sessions],
+            compared_sessions=first.compared_sessions,
             against=self._other_stack(),
+            devices=devices if len(devices) > 1 else (),
         )
 
     @property
     def _mode(self) -> Mode:
         return "against" if self.settings.takes_turns else "compare" if self.comparing else "measure"
 
-    @property
-    def _compared_sessions(self) -> Sequence[BaselineSession]:
-        return self._baseline.sessions if self._baseline else ()
-
     def _other_stack(self) -> OtherStack | None:
-        if not self._prepared or self.environment.other is None:
+        other = self.devices[0].device.other if self._prepared else None
+        if other is None:
             return None
         models = self.settings.against_models
-        return OtherStack(
-            self.settings.against or sys.executable,
-            self.environment.other.software.versions,
-            None if models is None else str(models),
-        )
-
-    def _device_result(self) -> DeviceResult:
-        if not self._prepared:
-            return DeviceResult("unknown")
-        environment = self.environment
-        return DeviceResult(environment.device.id, environment.device.as_dict(), environment.software.versions, self._condition())
-
-    def _software_changes(self) -> Sequence[str] | None:
-        if self._prepared and self.environment.other is not None:
-            return SoftwareUnderTest.changes(self.environment.other.software, self.environment.software)
-        if self._baseline is None or not self._baseline.sessions:
-            return None
-        return SoftwareUnderTest.changes(self._baseline.software, self.environment.software)
+        software = SoftwareUnderTest() if self.devices[0].device.failure is not None else other.software
+        return OtherStack(self.settings.against or sys.executable, software.versions, None if models is None else str(models))
 
     def report(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table, and below it what needs saying."""
@@ -476,12 +414,18 @@ class GateSession:
 
         terminalreporter.ensure_newline()
         terminalreporter.section("inference-gate", sep="=")
-        if self._prepared:
-            self._run_result.saved = self._saver.name
-            for line in self._saver.lines:
-                terminalreporter.write_line(line)
+        for line in self._note_saved(self._run_result):
+            terminalreporter.write_line(line)
         for line in summary_lines(self._run_result, width=max(_NARROWEST, terminalreporter._tw.fullwidth), markup=markup):
             terminalreporter.write_line(line)
+
+    def _note_saved(self, run: RunResult) -> list[str]:
+        """Tell the result what became a baseline, now that pytest-benchmark has saved; and the lines that say so."""
+        savers = [(gate, gate.saver) for gate in self.devices if gate.saver is not None] if self._prepared else []
+        names = {gate.device.name: saver.name for gate, saver in savers}
+        run.saved = next((name for name in names.values() if name is not None), None)
+        run.devices = [replace(device, saved=names.get(device.name)) for device in run.devices]
+        return [*self._lines, *(gate.say(line) for gate, saver in savers for line in saver.lines)]
 
     def close(self) -> None:
         """End every agent that still runs, and the connections to boards."""
@@ -499,10 +443,6 @@ def reproducing_command(arguments: Sequence[str | os.PathLike[str]], case_id: st
         else:
             kept.append(argument)
     return shlex.join(["pytest", *kept, f"--gate-select={case_id}"])
-
-
-def _outcome_block(outcome: Outcome) -> dict[str, Any]:
-    return {"kind": outcome.kind, "stage": outcome.stage, "signal": outcome.signal, "message": outcome.message}
 
 
 def _stop_for(outcome: Outcome) -> None:

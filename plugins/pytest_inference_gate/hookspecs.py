@@ -28,6 +28,7 @@ class BackendExtension:
     precisions: tuple[str, ...]
     module: Path
     marker: str = "cpu"
+    builds_on_device: bool = False
 
 
 @pytest.hookspec

@@ -5,6 +5,7 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -32,22 +33,24 @@ def build_cases(
     batches: Sequence[int] | None = None,
     threads: Sequence[int] | None = None,
     known_backends: KnownBackends = BACKENDS,
+    boards: Sequence[str | None] = (None,),
 ) -> list[Case]:
-    """All cases of ``cards``, in the cards' order, but for those that ``select`` leaves out.
+    """All cases of ``cards``, board by board and in the cards' order, but for those that ``select`` leaves out.
 
-    ``known_backends`` are those with which the cards were loaded.
+    ``known_backends`` are those with which the cards were loaded; ``boards`` are the names of several boards, each of which has all cases.
 
-    A pattern of ``select`` matches a case's whole id or its model's name. A card that is not a default one takes part only where a
-    pattern matches it. Raises :class:`NoCasesError` where no case is left, and for a pattern that matches nothing.
+    A pattern of ``select`` matches a case's whole id, with or without its board, or its model's name. A card that is not a default one
+    takes part only where a pattern matches it. Raises :class:`NoCasesError` where no case is left, and for a pattern that matches nothing.
     """
     cases: list[Case] = []
     unmatched = set(select)
-    for card in cards:
-        for case in _cases_of(card, batches, threads, known_backends):
-            matching = [pattern for pattern in select if fnmatchcase(case.id, pattern) or fnmatchcase(case.model, pattern)]
-            unmatched.difference_update(matching)
-            if matching or (not select and card.default):
-                cases.append(case)
+    of_one = [case for card in cards for case in _cases_of(card, batches, threads, known_backends)]
+    for case in (replace(case, board=board) for board in boards for case in of_one):
+        names = (case.id, case.test_id, case.model)
+        matching = [pattern for pattern in select if any(fnmatchcase(name, pattern) for name in names)]
+        unmatched.difference_update(matching)
+        if matching or (not select and case.card.default):
+            cases.append(case)
     if unmatched:
         patterns = ", ".join(repr(pattern) for pattern in sorted(unmatched))
         raise NoCasesError(f"no case matches {patterns}; pytest --collect-only -q --gate-select='*' lists all there are")

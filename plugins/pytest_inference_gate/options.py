@@ -16,7 +16,7 @@ import pytest
 
 from . import verdict
 from .targets.bundle_address import PREFIX, BundleAddress
-from .targets.ssh_address import SshAddress
+from .targets.ssh_address import SshAddress, board_names
 
 DEFAULT_TOLERANCE = 0.05
 DEFAULT_PAIRED_TOLERANCE = 0.03  # measuring in turns cancels most of what makes a stored baseline need more
@@ -153,7 +153,7 @@ OPTIONS: tuple[_Option, ...] = (
         "target",
         "URL",
         "board whose runtimes are measured: ssh://user@board:port, or bundle:FILE.results.zip for what a bundle has measured there "
-        "(repeatable, but a run has one of them so far)",
+        "(repeatable: each board is gated for itself)",
         parse_target,
         many=True,
     ),
@@ -179,6 +179,12 @@ OPTIONS: tuple[_Option, ...] = (
         "SECONDS",
         f"how long a case that looks different may be measured in all, to be sure of it (default: {DEFAULT_BUDGET:g})",
         parse_budget,
+    ),
+    _Option(
+        "rebuilds",
+        "N",
+        "times that a model is built and measured where its builder makes another one each time, such as TensorRT (default: 1)",
+        parse_count,
     ),
     _Option("rounds", "N", "rounds measured in each replicate (default: 50 or more, for at least 0.2 s)", parse_count),
     _Option("warm-up", "SECONDS", "shortest warm-up of a replicate (default: 0.3)", parse_seconds),
@@ -224,6 +230,7 @@ class Settings:
     against_models: Path | None
     replicates: int
     budget: float  # seconds for each case
+    rebuilds: int
     rounds: int | None
     warm_up: float | None
     tolerance: float | None  # given on the command line: wins over markers and cards
@@ -238,6 +245,13 @@ class Settings:
     timeouts: dict[str, float]
     memory_limit: int | None
     seed: int | None
+
+    @property
+    def boards(self) -> list[tuple[str | None, SshAddress | BundleAddress]]:
+        """The boards with the names that tell them apart in the ids of tests; the only one of a run needs none."""
+        if len(self.targets) == 1:
+            return [(None, self.targets[0])]
+        return list(zip(board_names(self.targets), self.targets, strict=True))
 
     @property
     def takes_turns(self) -> bool:
@@ -329,16 +343,19 @@ def is_configured(config: pytest.Config) -> bool:
 def check_targets(settings: Settings) -> None:
     """Raise ``pytest.UsageError`` for what a run with a board cannot do."""
     targets = settings.targets
-    if len(targets) > 1:
-        raise pytest.UsageError(
-            "--gate-target: a run measures on one board so far: run pytest once for each of them, each has baselines of its own"
-        )
+    places = [(target.host, target.port or 22) for target in targets]
+    for target, place in zip(targets, places, strict=True):
+        if places.count(place) > 1:
+            raise pytest.UsageError(
+                f"--gate-target names {target.host} twice, and two measurements on one board would disturb each other: name each board"
+                " once, and compare two Pythons of a board by saving a baseline with the one"
+            )
     if targets and settings.run_with is not None:
         raise pytest.UsageError(
             "--gate-run-with names a Python of this machine, but with --gate-target a board runs the models: leave it out, and name"
             f" the board's Python with --gate-target={targets[0].place}?python=PATH"
         )
-    if targets and isinstance(targets[0], BundleAddress) and settings.against_models is not None:
+    if any(isinstance(target, BundleAddress) for target in targets) and settings.against_models is not None:
         raise pytest.UsageError(
             "--gate-against-models measures in turns, which nobody can ask of the board of a bundle any more: leave it out, or reach the"
             " board by ssh"
@@ -390,6 +407,7 @@ def read_settings(config: pytest.Config) -> Settings:
         against_models=against_models,
         replicates=one("replicates") or DEFAULT_REPLICATES,
         budget=one("budget") or DEFAULT_BUDGET,
+        rebuilds=one("rebuilds") or 1,
         rounds=one("rounds"),
         warm_up=one("warm-up"),
         tolerance=tolerance[0] if tolerance and tolerance_from_command_line else None,

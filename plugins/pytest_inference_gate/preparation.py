@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +14,20 @@ from typing import TYPE_CHECKING, Any
 from . import timing_caches
 from .agent_role import AgentRole
 from .artifacts import ArtifactStore, StoredArtifact
-from .backends import agent_device
+from .backends import BACKENDS, agent_device
 from .cards import ModelCard
 from .cases import Case
+from .intermediates import Intermediate, choose_intermediate
 from .outcome import StageFailed
+from .rebuilt_engines import Rebuilt, earlier_build, rebuilt_remarks
+from .targets import Target
 from .zoo import FetchedCheckpoint
 
 if TYPE_CHECKING:
     import numpy
+
+BUILT_ON_DEVICE = frozenset(name for name, info in BACKENDS.items() if info.builds_on_device)
+"""Built-in backends whose models are built by the device that runs them, with its own libraries, and run nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +41,11 @@ class PreparedInputs:
     labels: tuple[int, ...] | None
 
 
-def reference_backend(card: ModelCard) -> str | None:
+def reference_backend(card: ModelCard, built_on_device: Collection[str] = BUILT_ON_DEVICE) -> str | None:
     """The backend that runs the checkpoint as it is, in float: what every other case of the card is compared with."""
     if card.checkpoint.format == "other":
-        return next((name for name, precisions in card.backends.items() if "fp32" in precisions), None)
+        usable = (name for name, precisions in card.backends.items() if "fp32" in precisions and name not in built_on_device)
+        return next(usable, None)
     architecture = card.checkpoint.architecture
     if architecture is not None and architecture.is_of_torchvision:
         return "torch"
@@ -43,7 +53,10 @@ def reference_backend(card: ModelCard) -> str | None:
 
 
 class Preparation:
-    """Prepares cases, each step once: within a run by memory, between runs by the store."""
+    """Prepares cases, each step once: within a run by memory, between runs by the store.
+
+    ``built_on_device`` names the backends whose models the runtime builds instead of ``converter``.
+    """
 
     def __init__(
         self,
@@ -52,12 +65,15 @@ class Preparation:
         fetch: Callable[[ModelCard], FetchedCheckpoint],
         prepare_inputs: Callable[[ModelCard, str], PreparedInputs],
         progress: Callable[[str], None],
+        built_on_device: Collection[str] = BUILT_ON_DEVICE,
     ) -> None:
         self.store = store
         self.converter = converter
         self._fetch = fetch
         self._prepare_inputs = prepare_inputs
         self._progress = progress
+        self._built_on_device = built_on_device
+        self._rebuilt: list[Rebuilt] = []
         self._memory: dict[tuple[str, ...], Any] = {}
         self._memory_lock = threading.Lock()
         self._key_locks: dict[tuple[str, ...], threading.Lock] = {}
@@ -93,21 +109,54 @@ class Preparation:
         """The card's ``evaluation`` or ``calibration`` inputs."""
         return self.evaluation_inputs(card) if purpose == "evaluation" else self.calibration_inputs(card)
 
-    def artifact(self, case: Case) -> StoredArtifact:
-        """The case's converted model. Cases that differ in their number of threads alone share it."""
-        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), agent_device(case.device))
-        value: StoredArtifact = self._once(key, lambda: self._convert(case))
+    # ---------------------------------------------------------------- converting
+
+    def is_built_on_device(self, case: Case) -> bool:
+        """Whether the runtime makes the case's model, and not the converter."""
+        return case.backend in self._built_on_device
+
+    def _builder(self, case: Case, runtime: AgentRole) -> AgentRole:
+        return runtime if self.is_built_on_device(case) else self.converter
+
+    def _intermediate(self, case: Case, builder: AgentRole) -> Intermediate | None:
+        """Raises ``unsupported`` where the builder cannot make the case's model of anything that there is, or that can be made."""
+        if not self.is_built_on_device(case):
+            builder.require(case, convert=True)
+            return None
+        builder.require(case, convert=True, from_source=False)
+        return choose_intermediate(case, builder, self.converter)
+
+    def require(self, case: Case, runtime: AgentRole) -> None:
+        """Raise ``unsupported`` where there is no way from the case's checkpoint to a model for ``runtime``."""
+        self._intermediate(case, self._builder(case, runtime))
+
+    def prepare_source(self, case: Case, runtime: AgentRole) -> None:
+        """Make what the case is built of, as far as that is work of the converter: so that several can be made side by side."""
+        intermediate = self._intermediate(case, self._builder(case, runtime))
+        if intermediate is not None:
+            self.artifact(intermediate.case(case), runtime)
+
+    def artifact(self, case: Case, runtime: AgentRole, *, build: int = 0) -> StoredArtifact:
+        """The case's converted model, as ``runtime`` runs it. Cases that differ in their number of threads alone share it.
+
+        Some backends' models are built by ``runtime`` itself, in a folder of its own there, and fetched into the store. ``build`` counts
+        the times that it is built of the same, each kept by itself, where a builder makes another one each time.
+        """
+        builder = self._builder(case, runtime)
+        device = agent_device(case.device)
+        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), device, str(build), builder.target.key)
+        value: StoredArtifact = self._once(key, lambda: self._convert(case, builder, build))
         return value
 
-    def _convert(self, case: Case) -> StoredArtifact:
+    def _convert(self, case: Case, builder: AgentRole, build: int) -> StoredArtifact:
         card = case.card
-        self.converter.require(case, convert=True)
+        intermediate = self._intermediate(case, builder)
         checkpoint = self.checkpoint(card)
         # A .tflite file has the types that it has: nothing is quantized any more, and its card may have no pictures for that.
         calibrates = "int8" in case.precision and card.checkpoint.format != "tflite"
         calibration = self.calibration_inputs(card) if calibrates else None
-        backend = self.converter.backend(case.backend)
-        source = {
+        backend = builder.backend(case.backend)
+        source: dict[str, Any] = {
             "format": checkpoint.format,
             "architecture": card.checkpoint.architecture.model_dump() if card.checkpoint.architecture else None,
             "seed": card.checkpoint.seed,
@@ -115,7 +164,7 @@ class Preparation:
             "outputs": card.checkpoint.outputs,
         }
         input_settings = {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout}
-        ingredients = {
+        ingredients: dict[str, Any] = {
             "checkpoint": checkpoint.sha256,
             "source": source,
             "input": input_settings,
@@ -123,50 +172,80 @@ class Preparation:
             "precision": case.precision,
             "batch": case.batch,
             "calibration": calibration.digest if calibration else None,
+            # Of what is built on a device: its libraries, its GPU and its board, too.
             "converter": backend.get("converter"),
             # Of the agent: what an older release of the plugin converted or predicted is not used.
             "code": backend.get("code"),
-            "machine": self.converter.probe.get("machine"),
+            "machine": builder.probe.get("machine"),
             **_not_default(case),
+            **({"build": build} if build else {}),
         }
+        model: StoredArtifact | None = None
+        if intermediate is not None:
+            model = self.artifact(intermediate.case(case), self.converter)
+            ingredients["intermediate"] = {"format": intermediate.format, "artifact": model.digest}
+            source = {"format": intermediate.format, "architecture": None, "seed": None, "inputs": [], "outputs": []}
+        device = f"-{case.device}" if case.device_in_id else ""
+        model_name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}{device}"
+        name = model_name + (f"-build{build + 1}" if build else "")
+        where = f" on {builder.target.name}" if self.is_built_on_device(case) else ""
 
         def make(directory: Path) -> Mapping[str, Any]:
+            if self.is_built_on_device(case):
+                self._note_rebuilding(model_name, ingredients)
             payload = directory / "payload"
-            payload.mkdir(exist_ok=True)
-            name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}" + (
-                f"-{case.device}" if case.device_in_id else ""
-            )
-            self._progress(f"converting {name}")
-            with self.converter.start(f"{name}.convert") as agent:
+            target = builder.target
+            origin = f" from {intermediate.format}" if intermediate else ""
+            self._progress(f"converting {name}{origin}{where}")
+            path = _put_checkpoint(target, checkpoint.path) if model is None else _put_model(target, model)
+            calibration_path = None if calibration is None else target.put(calibration.path)
+            options = timing_caches.convert_options(self.store, case.options, ingredients, target.put)
+            there = target.folder_for(payload)
+            with builder.start(f"{name}.convert") as agent:
                 result = agent.convert(
                     {
                         "backend": case.backend,
                         "precision": case.precision,
                         "batch": case.batch,
                         "device": agent_device(case.device),
-                        "options": timing_caches.convert_options(self.store, case.options, ingredients),
-                        "source": {**source, "path": str(checkpoint.path) if checkpoint.path else None},
+                        "options": options,
+                        "source": {**source, "path": path},
                         "input": input_settings,
-                        "calibration": str(calibration.path) if calibration else None,
-                        "output_directory": str(payload),
+                        "calibration": calibration_path,
+                        "output_directory": there,
                     }
                 )
-            log = self.converter.logs / f"{name}.convert.log"
+            target.fetch(there, payload)
+            log = builder.logs / f"{name}.convert.log"
             if log.exists():
                 (directory / "log.txt").write_bytes(log.read_bytes())
-            self._progress(f"converted {name} in {result['seconds']:.1f} s")
+            self._progress(f"converted {name}{where} in {result['seconds']:.1f} s")
             return result
 
         artifact = self.store.get_or_make("artifact", ingredients, make)
         timing_caches.keep(self.store, artifact, case.options)
         return artifact
 
+    def _note_rebuilding(self, name: str, ingredients: Mapping[str, Any]) -> None:
+        # Read once: what this run itself builds for its other devices was not there before.
+        entries = self._once(("entries",), self.store.entries)
+        before = earlier_build(entries, ingredients)
+        if before is not None:
+            now = {**(ingredients["converter"] or {}), "machine": ingredients["machine"]}
+            self._rebuilt.append(Rebuilt(name, before, now))
+
+    def remarks(self) -> list[str]:
+        """What the user should know of the models that were made: sentences."""
+        return rebuilt_remarks(self._rebuilt)
+
+    # ---------------------------------------------------------------- the reference
+
     def reference_predictions(self, case: Case) -> numpy.ndarray[Any, Any] | None:
         """What the float reference of the case's model says on the evaluation inputs: float32 (N, classes).
 
         ``None`` where the converting target cannot run the reference; the case is then judged by its card's expectation alone.
         """
-        backend = reference_backend(case.card)
+        backend = reference_backend(case.card, self._built_on_device)
         if backend is None:
             return None
         reference = Case(case.card, backend, "fp32")
@@ -182,7 +261,7 @@ class Preparation:
 
     def _predict_reference(self, reference: Case) -> Path:
         self.converter.require(reference, convert=False)
-        artifact = self.artifact(reference)
+        artifact = self.artifact(reference, self.converter)
         inputs = self.evaluation_inputs(reference.card)
         backend = self.converter.backend(reference.backend)
         ingredients = {
@@ -206,6 +285,24 @@ class Preparation:
         return stored.directory / "payload" / "predictions.npy"
 
 
+def _put_checkpoint(target: Target, path: Path | None) -> str | None:
+    """The path of a checkpoint for an agent of the target. That of TensorFlow 1 is the common beginning of the names of several files."""
+    if path is None or target.is_here:
+        return None if path is None else str(path)
+    if path.exists():
+        return target.put(path)
+    with tempfile.TemporaryDirectory(prefix="inference-gate-") as scratch:
+        folder = Path(scratch) / "checkpoint"
+        folder.mkdir()
+        for part in path.parent.glob(f"{glob.escape(path.name)}.*"):
+            shutil.copy(part, folder)
+        return f"{target.put(folder)}/{path.name}"
+
+
+def _put_model(target: Target, artifact: StoredArtifact) -> str:
+    return f"{target.put(artifact.payload)}/{artifact.provenance['model']}"
+
+
 def artifact_model(artifact: StoredArtifact) -> Path:
     """The file or directory that the runtime loads."""
     return artifact.directory / "payload" / str(artifact.provenance["model"])
@@ -226,7 +323,7 @@ def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], s
     return {
         "backend": case.backend,
         "precision": case.precision,
-        "model": f"{put(artifact.directory / 'payload')}/{artifact.provenance['model']}",
+        "model": f"{put(artifact.payload)}/{artifact.provenance['model']}",
         "threads": case.threads,
         "batch": case.batch,
         "device": agent_device(case.device),

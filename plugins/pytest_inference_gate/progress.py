@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 import time
@@ -22,6 +23,16 @@ class Progress:
         self._line_open = False
         self._measuring_since: float | None = None
         self._last_share = 0.0
+        self._of = ""
+
+    def of_device(self, name: str | None) -> Progress:
+        """That of one of several devices, which are at work at the same time: it counts for itself, and each line names it."""
+        if name is None:
+            return self
+        other = copy.copy(self)
+        other._live = False
+        other._of = f"{name}: "
+        return other
 
     def step(self, text: str) -> None:
         """One finished or started piece of work, on a line of its own."""
@@ -29,7 +40,7 @@ class Progress:
             return
         with self._lock:
             self._end_line()
-            self._reporter.write_line(f"inference-gate: {text}")
+            self._reporter.write_line(f"inference-gate: {self._of}{text}")
 
     def begin_measuring(self) -> None:
         """A new count of replicates begins."""
@@ -47,7 +58,7 @@ class Progress:
                 self._measuring_since = now
             passed = done - 1
             left = f", about {_duration((now - self._measuring_since) / passed * (total - passed))} left" if passed else ""
-            text = f"inference-gate: measuring {done} of {total}{left}: {case.id}"
+            text = f"inference-gate: {self._of}measuring {done} of {total}{left}: {case.id}"
             if self._live:
                 self._reporter.rewrite(text, erase=True)
                 self._line_open = True

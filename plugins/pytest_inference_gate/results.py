@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import floor
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 from .accuracy import AccuracyDecision, AccuracyFigures
 from .backends import CPU
 from .cases import Case
+from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
 from .device_telemetry import TelemetryResult
 from .outcome import OK, Outcome
@@ -28,7 +30,8 @@ class Replicate:
     """What one fresh agent process measured. Durations in seconds, one for each round; ``first_inference`` is None where the
     process had predicted before. ``telemetry`` is the summary of power, temperatures and clocks meanwhile, None where none was taken.
     ``device_rounds`` are further rounds by the accelerator's own clock, where it has one: they show how much of a round is its work,
-    and nothing is judged by them.
+    and nothing is judged by them. ``coverage`` is what the runtime told of it afterwards, None where it tells nothing. ``build`` says which
+    of several builds of the model it ran.
     """
 
     load: float
@@ -40,6 +43,8 @@ class Replicate:
     condition: Mapping[str, Any] = field(default_factory=dict)
     telemetry: Mapping[str, Any] | None = None
     device_rounds: tuple[float, ...] = ()
+    coverage: Coverage | None = None
+    build: int = 0
 
     @property
     def median(self) -> float:
@@ -60,6 +65,7 @@ class LatencyResult:
       stacks were measured in turns, one session: the replicates of the other stack.
     * ``pair_ratios``: where two stacks were measured in turns, candidate / reference of each pair of processes, in their order.
     * ``decision``: None where nothing was compared.
+    * ``replicate_builds``: which build each replicate ran, where the builder makes another one each time; else empty.
     * ``cost``: wall-clock seconds of all that was measured for the case, both stacks included; None where it is not known.
     """
 
@@ -78,6 +84,18 @@ class LatencyResult:
     invalid: str | None = None
     pair_ratios: tuple[float, ...] = ()
     cost: float | None = None
+    replicate_builds: tuple[int, ...] = ()
+
+    @property
+    def build_medians(self) -> tuple[float, ...]:
+        """The median of each build's replicates, in seconds; empty where the builder always makes the same."""
+        pairs = list(zip(self.replicate_builds, self.replicates, strict=False))
+        return tuple(median(value for one, value in pairs if one == build) for build in sorted(set(self.replicate_builds)))
+
+    @property
+    def build_spread(self) -> float | None:
+        """How much slower the slowest build is than the fastest, as a share; None with fewer than two."""
+        return max(self.build_medians) / min(self.build_medians) - 1 if len(self.build_medians) > 1 else None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -115,6 +133,28 @@ class AccuracyResult:
 
 
 @dataclass(frozen=True)
+class CoverageResult:
+    """How much of the model runs on its accelerator: the least that one of its builds or processes showed.
+
+    ``found`` is None where nothing told it, and somebody asked; ``decision.before`` is what it was held against. ``log`` is the
+    conversion's, which may say more.
+    """
+
+    found: Coverage | None
+    decision: CoverageDecision
+    log: Path | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None where it was held against nothing."""
+        return self.decision.verdict if self.decision.reason else None
+
+    @property
+    def red(self) -> bool:
+        return self.decision.verdict is Verdict.FALLBACK
+
+
+@dataclass(frozen=True)
 class ArtifactResult:
     """The converted model that was run. ``cached``: it came from the store; ``convert_seconds`` is then what making it once
     took.
@@ -132,6 +172,7 @@ class CaseResult:
 
     ``verdict`` and ``reason`` are what the whole case comes to; :meth:`conclude` works them out of the parts. ``variant`` is None
     for most cases; ``device`` is the marker of the kind of device that it runs on; ``nodeids`` are the tests that were about this case.
+    ``board`` is the name of the device among several, as in ``DeviceResult.name``.
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     ``published``: what others measured on such a board, which has no say in any verdict.
     """
@@ -151,14 +192,31 @@ class CaseResult:
     latency: LatencyResult | None = None
     accuracy: AccuracyResult | None = None
     artifact: ArtifactResult | None = None
+    coverage: CoverageResult | None = None
     peak_rss_bytes: int | None = None
     telemetry: TelemetryResult | None = None
+    board: str | None = None
     published: Sequence[PublishedFigure] = ()
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:
         """An empty result for a case of the matrix."""
-        return cls(case.id, case.model, case.backend, case.precision, case.batch, case.threads, case.variant, case.device)
+        return cls(
+            case.id,
+            case.model,
+            case.backend,
+            case.precision,
+            case.batch,
+            case.threads,
+            case.variant,
+            case.device,
+            board=case.board,
+        )
+
+    @property
+    def name(self) -> str:
+        """What tells the case from all others of the run: its id, and its board where there are several."""
+        return self.id if self.board is None else f"{self.id}@{self.board}"
 
     def conclude(self, verdict: Verdict, reason: str) -> None:
         """Take a further verdict into account: the worst of all given decides the case, with the reason that came with it.
@@ -171,21 +229,30 @@ class CaseResult:
 
 
 @dataclass(frozen=True)
-class DeviceResult:
-    """Where the run took place: the facts of ``devices``, as they go into the result file."""
-
-    id: str
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    software: Mapping[str, str] = field(default_factory=dict)
-    condition: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class ComparedSession:
     """A saved session that the run was compared with: its name and when it was taken, as ISO 8601."""
 
     name: str
     datetime: str
+
+
+@dataclass(frozen=True)
+class DeviceResult:
+    """One device on which the run took place: the facts of ``devices``, as they go into the result file.
+
+    ``name`` tells it from the others where there are several. ``compared_sessions`` are those of its baseline, oldest first;
+    ``software_changes`` like ``ai-edge-litert 2.1.0 -> 2.3.0``, None where there is no other software to compare with; ``saved`` the name
+    under which its cases became a baseline.
+    """
+
+    id: str
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    software: Mapping[str, str] = field(default_factory=dict)
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    compared_sessions: Sequence[ComparedSession] = ()
+    software_changes: Sequence[str] | None = None
+    saved: str | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +276,8 @@ class RunResult:
     * ``relaxed``: the verdicts that an option turned green. ``saved``: the name under which the run became a baseline.
     * ``exit_status``: pytest's, None while it is not known.
     * ``compared_sessions``: the sessions of the baseline, oldest first; ``against``: the other stack in a run of mode "against".
+    * ``devices``: all of them where there are several; ``device``, ``software_changes``, ``saved`` and ``compared_sessions`` are then those
+      of the first one, while ``cases`` are those of all.
     """
 
     mode: Mode
@@ -222,6 +291,25 @@ class RunResult:
     exit_status: int | None = None
     compared_sessions: Sequence[ComparedSession] = ()
     against: OtherStack | None = None
+    devices: Sequence[DeviceResult] = ()
+
+    @property
+    def each_device(self) -> list[RunResult]:
+        """The run as each device alone would have had it; this run itself where it has one device."""
+        if not self.devices:
+            return [self]
+        return [
+            replace(
+                self,
+                device=device,
+                cases=[case for case in self.cases if case.board == device.name],
+                software_changes=device.software_changes,
+                compared_sessions=device.compared_sessions,
+                saved=device.saved,
+                devices=(),
+            )
+            for device in self.devices
+        ]
 
     def counts(self) -> dict[Verdict, int]:
         """How many cases have each verdict, for those that occur, in the order of :class:`Verdict`."""

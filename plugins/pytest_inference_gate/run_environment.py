@@ -1,4 +1,4 @@
-"""What a run works with: the store, the folder for its logs, the software stacks in their two roles, the device."""
+"""What a run works with: the store, the folder for its logs, the software stacks in their two roles, the devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +19,12 @@ from .devices import DeviceIdentity, SoftwareUnderTest
 from .errors import GateError
 from .hookspecs import BackendExtension
 from .options import Settings
+from .outcome import Outcome
+from .preparation import BUILT_ON_DEVICE
 from .targets import Target
 from .targets.bundle_address import BundleAddress
 from .targets.interpreter import InterpreterTarget
+from .targets.ssh_address import SshAddress
 
 _KEPT_LOGS = 20  # runs
 
@@ -41,41 +45,61 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class RunEnvironment:
-    """``logs`` is this run's own folder; ``other`` is what is measured in turns with ``stack``; ``extra_backends``
-    are the files of the backends that hooks add, by name."""
+class DeviceUnderTest:
+    """One device on which cases run.
 
-    store: ArtifactStore
-    logs: Path
+    ``name`` is the board's among several, ``None`` in a run with one device; ``logs`` is a folder for what runs there. ``failure`` says why
+    it cannot be used at all: then nothing else is known of it. ``other`` is what is measured in turns with ``stack``.
+    """
+
+    name: str | None
     stack: Stack
-    device: DeviceIdentity
+    logs: Path
+    identity: DeviceIdentity = field(default_factory=DeviceIdentity)
+    failure: Outcome | None = None
     other: Stack | None = None
-    extra_backends: Mapping[str, Path] = field(default_factory=dict)
-
-    @property
-    def converter(self) -> AgentRole:
-        return self.stack.converter
 
     @property
     def runtime(self) -> AgentRole:
         return self.stack.runtime
 
     @property
+    def id(self) -> str:
+        """The name of its folder of baselines; ``unknown`` where it could not be asked."""
+        return "unknown" if self.failure is not None else self.identity.id
+
+    @property
     def software(self) -> SoftwareUnderTest:
-        return self.stack.software
+        return SoftwareUnderTest() if self.failure is not None else self.stack.software
+
+
+@dataclass(frozen=True)
+class RunEnvironment:
+    """``logs`` is this run's own folder; ``converter`` makes artifacts for all devices, but for the backends in ``built_on_device``, whose
+    models each device builds; ``other_converter`` is that of the stack that is measured in turns with this one.
+    """
+
+    store: ArtifactStore
+    logs: Path
+    converter: AgentRole
+    devices: tuple[DeviceUnderTest, ...]
+    other_converter: AgentRole | None = None
+    built_on_device: frozenset[str] = BUILT_ON_DEVICE
 
 
 def open_environment(
     settings: Settings,
+    wanted: Collection[str | None],
     extensions: Mapping[str, BackendExtension],
     running: RunningAgents,
     notice: Callable[[str], None],
     progress: Callable[[str], None],
 ) -> RunEnvironment:
-    """Open the store and probe each target once. Raises a ``GateError`` where one of them cannot be used.
+    """Open the store and probe each target once. Raises a ``GateError`` where an interpreter cannot be used.
 
     Of the two roles, ``--gate-convert-with`` and ``--gate-run-with`` fix one for both stacks; where they say nothing, each stack
-    converts and runs for itself. With ``--gate-target`` the board is the runtime, and what is converted is converted here.
+    converts and runs for itself. With ``--gate-target`` the boards are the runtimes, and what is converted is converted here. A board that
+    cannot be used is a device with a ``failure``. ``wanted`` names the boards that have cases: no other is asked.
     """
     store = ArtifactStore(settings.store or default_store_root(), notice=notice)
     logs = _make_log_folder(store.root / "logs")
@@ -91,10 +115,10 @@ def open_environment(
             known[target.key].ask(name)
         return known[target.key]
 
-    def runtime(python: str) -> Target:
-        if not settings.targets:
-            return InterpreterTarget(settings.run_with or python, files)
-        address = settings.targets[0]
+    def converter(python: str) -> AgentRole:
+        return role(InterpreterTarget(settings.convert_with or python, files), "converter")
+
+    def reach(address: SshAddress | BundleAddress) -> Target:
         if isinstance(address, BundleAddress):
             from .targets.bundle import BundleTarget
 
@@ -103,13 +127,37 @@ def open_environment(
 
         return SshTarget(address, files, notice=notice, progress=progress)
 
-    def stack(python: str) -> Stack:
-        converter = role(InterpreterTarget(settings.convert_with or python, files), "converter")
-        return Stack(converter, role(runtime(python), "runtime"))
+    def board(name: str | None, address: SshAddress | BundleAddress) -> DeviceUnderTest:
+        target = reach(address)
+        running.use(target)
+        folder = logs if name is None else logs / name.replace(":", "-")
+        runtime = AgentRole(target, limits, folder, running)
+        failure = runtime.look("runtime")
+        own = Stack(converter(sys.executable), runtime)
+        other = Stack(converter(settings.against or sys.executable), runtime) if settings.takes_turns else None
+        if failure is not None:
+            return DeviceUnderTest(name, own, folder, failure=failure, other=other)
+        return DeviceUnderTest(name, own, folder, DeviceIdentity.from_facts(runtime.probe["device"]), other=other)
 
-    own = stack(sys.executable)
-    other = stack(settings.against or sys.executable) if settings.takes_turns else None
-    return RunEnvironment(store, logs, own, DeviceIdentity.from_facts(own.runtime.probe["device"]), other, files)
+    def here() -> DeviceUnderTest:
+        def stack(python: str) -> Stack:
+            return Stack(converter(python), role(InterpreterTarget(settings.run_with or python, files), "runtime"))
+
+        own = stack(sys.executable)
+        other = stack(settings.against or sys.executable) if settings.takes_turns else None
+        return DeviceUnderTest(None, own, logs, DeviceIdentity.from_facts(own.runtime.probe["device"]), other=other)
+
+    own_converter = converter(sys.executable)
+    other_converter = converter(settings.against or sys.executable) if settings.takes_turns else None
+    boards = [(name, address) for name, address in settings.boards if name in wanted]
+    if boards:
+        # At the same time: one that is switched off answers only after a while.
+        with ThreadPoolExecutor(len(boards), thread_name_prefix="inference-gate-probe") as pool:
+            devices = tuple(pool.map(lambda one: board(*one), boards))
+    else:
+        devices = (here(),)
+    built_on_device = BUILT_ON_DEVICE.union(name for name, extension in extensions.items() if extension.builds_on_device)
+    return RunEnvironment(store, logs, own_converter, devices, other_converter, built_on_device)
 
 
 def _make_log_folder(root: Path) -> Path:

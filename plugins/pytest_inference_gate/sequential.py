@@ -61,6 +61,7 @@ def standing(
     first: int,
     look_again_from: float,
     final: bool,
+    earliest: int = EARLIEST,
 ) -> Standing:
     """What ``count`` values amount to.
 
@@ -70,9 +71,9 @@ def standing(
     * ``significant()``: whether the rank test over all values says so too;
     * ``first``: how many values are looked at first, and how many fresh ones it takes to confirm them;
     * ``look_again_from``: what is slower by at least this share, though within the tolerance, is looked at once more;
-    * ``final``: no more values can be had.
+    * ``final``: no more values can be had; ``earliest``: on how many values "unchanged" may be said at the fewest.
     """
-    earliest = min(EARLIEST, first)
+    earliest = min(earliest, first)
     if count < first and not final:
         if count < earliest:
             return Standing("unclear", "first", earliest - count)

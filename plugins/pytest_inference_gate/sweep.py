@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from .agent_role import AgentRole
 from .artifacts import StoredArtifact
 from .cases import Case
-from .outcome import StageFailed
+from .coverage import Coverage, MalformedCoverage, parse_coverage
+from .outcome import Outcome, Stage, StageFailed
 from .preparation import PreparedInputs, load_arguments
 from .results import Replicate
 
@@ -107,7 +108,19 @@ def measure_loaded(
         condition=measured["condition"],
         telemetry=measured.get("telemetry"),
         device_rounds=tuple(measured.get("device_rounds") or ()),
+        coverage=runtime_coverage(measured, "measure"),
     )
+
+
+def runtime_coverage(reply: Mapping[str, Any], stage: Stage) -> Coverage | None:
+    """What an agent's reply tells of the accelerator, None where it tells nothing. Raises :class:`StageFailed` for what cannot be read:
+    where the model ran is then not known."""
+    told = reply.get("coverage")
+    try:
+        return None if told is None else parse_coverage(told)
+    except MalformedCoverage as problem:
+        message = f"what the backend's runner tells of its coverage {problem}: correct its coverage()"
+        raise StageFailed(Outcome("run_error", stage, message)) from None
 
 
 def sweep(

@@ -60,9 +60,9 @@ class LinearProject:
         """For sessions in processes of their own, what the fixture does for those inside this one."""
         with (self.path / "conftest.py").open("a") as conftest:
             conftest.write(
-                "\n\nfrom pytest_inference_gate import gate_session, machine_condition\n\n"
+                "\n\nfrom pytest_inference_gate import device_gate, machine_condition\n\n"
                 "machine_condition.load_by_others = machine_condition.stolen_share = lambda *_: None\n"
-                "gate_session.canary_shifts = lambda *_: ()\n"
+                "device_gate.canary_shifts = lambda *_: ()\n"
             )
 
     def ini(self, **extra):
@@ -147,5 +147,5 @@ def linear_project(pytester, monkeypatch):
     # What else this machine does while it runs tests must not take a verdict back: load and canary have tests of their own.
     monkeypatch.setattr("pytest_inference_gate.machine_condition.load_by_others", lambda *_: None)
     monkeypatch.setattr("pytest_inference_gate.machine_condition.stolen_share", lambda *_: None)
-    monkeypatch.setattr("pytest_inference_gate.gate_session.canary_shifts", lambda *_: ())
+    monkeypatch.setattr("pytest_inference_gate.device_gate.canary_shifts", lambda *_: ())
     return LinearProject(pytester)

@@ -140,5 +140,16 @@ def test_a_card_with_a_compiled_model_needs_no_compiler_and_no_calibration(saved
     assert cases["int8"]["accuracy"]["top1"] > 0.97
 
 
+def test_a_compiler_update_that_maps_less_is_a_fallback(saved):
+    status, output, cases = saved.run("--benchmark-compare", UNMAPPED="MEAN=Operation not supported", VERSION="16.2.0")
+    assert status == 1, output
+    assert {case["verdict"] for case in cases.values()} == {"fallback"}
+    found = cases["full_int8"]["coverage"]["found"]
+    assert (found["on_accelerator"], found["elsewhere"]) == (6, 3)
+    words = " ".join(output.split())
+    assert "6 of 9 operations (66.7%) run on edgetpu, 9 of 9 operations (100%) in the baseline" in words
+    assert "edgetpu-compiler 16.0.384591198 -> 16.2.0" in words
+
+
 def _is_int8(model):
     return json.loads((model.parent.parent / "provenance.json").read_text())["ingredients"]["precision"] == "int8"

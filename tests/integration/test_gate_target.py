@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -50,7 +51,10 @@ def test_a_board_gives_the_verdicts_of_a_local_run(linear_project, board):
     assert list((board.home / ".cache" / "inference-gate" / "board" / "runs").iterdir()) == []
 
 
-def test_the_baseline_is_the_board_s(linear_project, board):
+def test_the_baseline_is_the_board_s(linear_project, board, monkeypatch):
+    monkeypatch.setattr(
+        "pytest_inference_gate.devices.Condition.now", lambda: pytest.fail("the condition is the board's as well")
+    )
     if shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("a board with fewer cores than this machine takes taskset and two cores")
     board.before("taskset -p -c 0 $$ >/dev/null")
@@ -63,6 +67,7 @@ def test_the_baseline_is_the_board_s(linear_project, board):
     assert result.ret == 0, result.stdout.str()
     assert document["mode"] == "compare" and document["device"]["id"] == session.parent.name
     assert [session["name"] for session in document["compared_sessions"]] == ["0001_before"]
+    assert document["device"]["condition"]["before"] and document["device"]["condition"]["after"]
     board.before("")  # all cores again: another device
     result, document = linear_project.gate_json("--benchmark-compare")
     assert result.ret != 0
@@ -99,6 +104,61 @@ def test_an_agent_that_dies_there_costs_one_case(linear_project, board):
     assert case["outcome"]["signal"] == "SIGABRT"
 
 
+def artifacts(document):
+    return {case["id"]: (case["artifact"]["digest"], case["artifact"]["cached"]) for case in document["cases"]}
+
+
+def test_what_only_the_board_can_build_is_built_there_and_kept_here(linear_project, board, monkeypatch):
+    monkeypatch.setenv("LINEAR_BUILT_ON_DEVICE", "1")
+    python = board.python("own", f'LINEAR_STACK=first exec {sys.executable} "$@"')
+    target = f"--gate-target={board.url}?python={python}"
+    linear_project.write_card(precisions=("fp32", "int8"))
+    result, built = linear_project.gate_json(target)
+    assert result.ret == 0, result.stdout.str()
+    assert {cached for _, cached in artifacts(built).values()} == {False}
+    assert {"linear.json", "inputs.npy", "payload"} <= board.kept()  # checkpoint, pictures, and the model on its way back
+    assert list((board.home / ".cache" / "inference-gate" / "board" / "runs").iterdir()) == []
+    shutil.rmtree(board.home / ".cache")  # the store is here: a board that was set up anew gets what it had built
+    result, again = linear_project.gate_json(target)
+    assert result.ret == 0
+    assert artifacts(again) == {name: (digest, True) for name, (digest, _) in artifacts(built).items()}
+    assert not [notice for notice in again["notices"] if "built anew" in notice]
+    board.python("own", f'LINEAR_STACK=second exec {sys.executable} "$@"')  # an upgrade of what builds
+    result, upgraded = linear_project.gate_json(target)
+    assert {cached for _, cached in artifacts(upgraded).values()} == {False}
+    (notice,) = [notice for notice in upgraded["notices"] if "built anew" in notice]
+    assert notice.startswith("the engines of linear-linear-fp32-b1, linear-linear-int8-b1 in the store were built")
+    assert "linear first -> second" in notice
+
+
+def test_what_the_runtime_builds_here_is_not_the_converter_s(linear_project, monkeypatch):
+    monkeypatch.setenv("LINEAR_BUILT_ON_DEVICE", "1")
+    _, own = linear_project.gate_json(f"--gate-convert-with={linear_project.other_stack()}")
+    _, other = linear_project.gate_json(f"--gate-run-with={linear_project.other_stack()}")
+    assert [cached for document in (own, other) for _, cached in artifacts(document).values()] == [False, False]
+    assert any("linear this -> other" in notice for notice in other["notices"])
+
+
+@pytest.mark.parametrize(
+    "moment", ["*agent.pyz*--guard*", "*new-folder*", "*give*"], ids=["the build", "the folder", "the way back"]
+)
+def test_a_build_that_loses_its_board_is_unreachable_and_leaves_nothing_half(linear_project, board, monkeypatch, moment):
+    monkeypatch.setenv("LINEAR_BUILT_ON_DEVICE", "1")
+    # The first agent there is for probing, the second one builds.
+    count, number = board.folder / "count", 2 if "agent" in moment else 1
+    board.before(
+        f'case "$SSH_ORIGINAL_COMMAND" in {moment}) echo x >> {count};'
+        f' if [ "$(wc -l < {count})" = {number} ]; then kill -9 $PPID; fi;; esac'
+    )
+    result, document = linear_project.gate_json(f"--gate-target={board.url}")
+    assert result.ret == 1
+    assert list(verdicts(document).values()) == [("broken", "unreachable")]
+    (case,) = document["cases"]
+    # Where even the agent did not come up, no stage had begun.
+    assert case["outcome"]["stage"] in ("convert", None) and "was lost" in case["outcome"]["message"]
+    assert not list(linear_project.store.glob("artifacts/*/payload/model.json"))
+
+
 def test_the_runner_fixture_asks_the_board(linear_project, board):
     (linear_project.path / "test_own.py").write_text(
         "import numpy\n"
@@ -112,17 +172,20 @@ def test_the_runner_fixture_asks_the_board(linear_project, board):
     assert "outputs.npy" not in board.kept()
 
 
-def test_a_board_that_cannot_be_used_ends_the_run_with_a_sentence(linear_project, board):
+def test_a_board_that_cannot_be_used_breaks_its_cases_with_a_sentence(linear_project, board):
     board.know(None)
-    result = linear_project.run(f"--gate-target={board.url}")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*{board.url} cannot be used as the runtime: the host key of * is not known here: run `ssh *"])
+    result, document = linear_project.gate_json(f"--gate-target={board.url}", "--benchmark-save=x")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert list(verdicts(document).values()) == [("broken", "unreachable")]
+    assert (document["device"]["id"], document["devices"][0]["name"]) == ("unknown", None)
+    result.stdout.fnmatch_lines(["*the host key of * is not known here: run `ssh *"])
+    assert not linear_project.sessions()
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--gate-target=ssh://a", "--gate-target=ssh://b"], "run pytest once for each"),
+        (["--gate-target=ssh://me@a", "--gate-target=ssh://a:22?python=b"], "--gate-target names a twice"),
         (["--gate-target=nano"], "is not ssh://user@board"),
         (
             ["--gate-target=ssh://a", "--gate-run-with=python3"],

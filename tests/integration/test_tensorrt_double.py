@@ -18,6 +18,7 @@ import pytest
 from tensorrt_double import VERSIONS, Installation, compiler
 
 from pytest_inference_gate.agent_process import AgentProcess
+from pytest_inference_gate.coverage import parse_coverage
 from pytest_inference_gate.outcome import StageFailed
 
 MISSING = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
@@ -175,8 +176,14 @@ def test_convert_build_run_and_measure(workshop: Workshop, style: str, precision
     assert result["converter"]["tensorrt"] == VERSIONS[style]
     assert (result["converter"]["sm"], result["converter"]["gpu"]) == ("8.7", "Orin")
     assert details["tf32"] is False
-    assert details["coverage"]["devices"] == {"GPU": len(details["coverage"]["layers"])}
-    assert details["coverage"]["source"] == "engine inspector"
+    assert details["placement"]["devices"] == {"GPU": len(details["placement"]["layers"])}
+    coverage = parse_coverage(details["coverage"])
+    assert (coverage.accelerator, coverage.on_accelerator, coverage.elsewhere) == (
+        "tensorrt",
+        len(details["placement"]["layers"]),
+        0,
+    )
+    assert coverage.source == f"TensorRT {VERSIONS[style]} (engine inspector)"
 
 
 @by_style
@@ -190,7 +197,7 @@ def test_integers_come_from_the_calibrator_where_there_is_one_and_else_from_the_
     else:
         assert (details["typing"], details["quantization"]) == ("builder flags", "entropy calibrator")
         assert details["calibration_batches"] == 4  # of nine pictures, in twos: the odd one is left out
-    kinds = {layer["type"] for layer in details["coverage"]["layers"]}
+    kinds = {layer["type"] for layer in details["placement"]["layers"]}
     assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= kinds
 
 
@@ -370,6 +377,8 @@ def test_a_timing_cache_of_another_device_is_not_used_and_it_is_said(workshop: W
     with workshop.start("10") as agent:
         _, result = workshop.convert(agent, "fp32", options=pinned)
     assert result["details"]["timing_cache"]["start"].startswith("refused")
+    (remark,) = result["details"]["remarks"]
+    assert remark.startswith("the pinned timing cache was refused by this release or device, so this build chose")
 
 
 # Coverage
@@ -381,12 +390,15 @@ def test_layers_that_fall_back_from_the_dla_are_named(workshop: Workshop, style:
         model, result = workshop.convert(agent, "fp16", options={"dla_core": 1})
         workshop.load(agent, model, "fp16")
         assert numpy.abs(workshop.predict(agent) - workshop.reference).max() <= CLOSENESS["fp16"]
-    coverage = result["details"]["coverage"]
-    assert coverage["wanted"] == "DLA"
-    assert coverage["devices"]["DLA"] == 1
-    assert "softmax" in coverage["fallback"]
-    assert coverage["devices"]["GPU"] == len(coverage["fallback"])
-    assert coverage["source"] == "build log"
+    placement = result["details"]["placement"]
+    assert placement["wanted"] == "DLA"
+    assert placement["devices"]["DLA"] == 1
+    assert "softmax" in placement["fallback"]
+    assert placement["devices"]["GPU"] == len(placement["fallback"])
+    assert placement["source"] == "build log"
+    coverage = parse_coverage(result["details"]["coverage"])
+    assert (coverage.accelerator, coverage.on_accelerator, coverage.parts) == ("dla", 1, 1)
+    assert coverage.elsewhere == sum(one.count for one in coverage.elsewhere_by_operation) == len(placement["fallback"])
 
 
 def test_a_device_without_that_dla_core_is_unsupported(workshop: Workshop) -> None:

@@ -214,7 +214,7 @@ def test_what_the_converter_says_is_held_against_the_graph(workshop: Workshop) -
 @pytest.mark.parametrize("style", SECOND)
 def test_calibration_pictures_arrive_in_batches_of_the_case(workshop: Workshop, style: str) -> None:
     wide = workshop.root / "wide.npy"
-    pictures = 40 * numpy.load(workshop.root / "calibration.npy")
+    pictures = 1000 * numpy.load(workshop.root / "calibration.npy")
     numpy.save(wide, pictures)
     model, _ = workshop.convert(style, "int8", calibration=str(wide))
     with workshop.start(style) as agent:

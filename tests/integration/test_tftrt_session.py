@@ -83,6 +83,15 @@ def test_a_session_is_compared_with_the_one_before(project: JetsonProject) -> No
     assert status == 0, output
 
 
+def test_an_engine_that_tensorflow_computes_itself_is_a_fall_back(project: JetsonProject) -> None:
+    """The same artifact, the right answers, and a latency within tolerance: only the coverage tells."""
+    status, output, document = project.run("--benchmark-compare", RUN="no_build")
+    case = project.case(document)
+    assert (status, case["verdict"]) == (1, "fallback"), output
+    assert case["coverage"]["found"]["native_segments"] == 1
+    assert "no engine was built for these shapes" in json.dumps(case["coverage"])
+
+
 @pytest.mark.parametrize(
     ("settings", "kind", "words"),
     [

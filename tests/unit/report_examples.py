@@ -10,6 +10,7 @@ from statistics import median
 import numpy
 
 from pytest_inference_gate.accuracy import OTHER_STACK, AccuracyFigures, compare_predictions, judge_accuracy
+from pytest_inference_gate.coverage import Coverage, OperationElsewhere, judge_coverage
 from pytest_inference_gate.decision import correct_for_family, decide
 from pytest_inference_gate.outcome import Outcome
 from pytest_inference_gate.paired_decision import decide_pairs
@@ -18,6 +19,7 @@ from pytest_inference_gate.results import (
     ArtifactResult,
     CaseResult,
     ComparedSession,
+    CoverageResult,
     DeviceResult,
     LatencyResult,
     OtherStack,
@@ -112,6 +114,35 @@ def measured(
     return case
 
 
+MAPPED = Coverage(
+    "edgetpu",
+    70,
+    2,
+    1,
+    0,
+    (OperationElsewhere("QUANTIZE", 1, "not mapped"), OperationElsewhere("DEQUANTIZE", 1, "not mapped")),
+    source="edgetpu_compiler 16.0",
+)
+FELL_BACK = replace(
+    MAPPED,
+    on_accelerator=64,
+    elsewhere=8,
+    elsewhere_by_operation=(
+        OperationElsewhere("MEAN", 6, "More than one subgraph is not supported"),
+        *MAPPED.elsewhere_by_operation,
+    ),
+)
+
+
+def covered(found: Coverage | None = MAPPED, before: Coverage | None = MAPPED) -> CaseResult:
+    """A case that is as fast as before, and of which ``found`` runs on the accelerator."""
+    case = measured("mapped_cnn")
+    case.coverage = CoverageResult(found, judge_coverage(found, [before]), Path("/tmp/log.txt"))
+    if case.coverage.red:
+        case.conclude(case.coverage.decision.verdict, case.coverage.decision.reason)
+    return case
+
+
 def paired(name: str = "digits_cnn", *, factor: float = 1.0, lost: int = 0, most: int = 25) -> CaseResult:
     """A case that two stacks ran in turns."""
     case = measured(name, compared=False)
@@ -155,6 +186,8 @@ def case_with(verdict: Verdict) -> CaseResult:
         return measured("fast_cnn", factor=0.8)
     if verdict is Verdict.INACCURATE:
         return measured("wrong_cnn", lost=30)
+    if verdict is Verdict.FALLBACK:
+        return covered(FELL_BACK)
     case = measured(f"{verdict.value}_cnn")
     assert case.latency is not None
     if verdict is Verdict.INCONCLUSIVE:

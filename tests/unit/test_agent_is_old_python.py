@@ -108,7 +108,7 @@ def check_probe(agent: AgentProcess) -> None:
     assert agent.hello["protocol"] == 1
     probe = agent.probe()
     assert probe["python"] == agent.hello["python"]
-    assert {"tensorflow", "tflite", "onnxruntime", "tensorrt"} <= set(probe["backends"])
+    assert {"tensorflow", "tflite", "onnxruntime", "tensorrt", "tftrt"} <= set(probe["backends"])
     for backend in probe["backends"].values():
         assert backend["available"] or backend["reason"]
     assert probe["device"]["machine"]

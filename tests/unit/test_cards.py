@@ -66,6 +66,23 @@ def problems_of(path: Path) -> str:
     return ""
 
 
+def test_what_a_card_demands_of_an_accelerator(tmp_path: Path) -> None:
+    card = load(tmp_path, coverage="{ tflite = { minimum_share = 0.95, maximum_off_chip_bytes = 0 } }")
+    assert (card.coverage["tflite"].minimum_share, card.coverage["tflite"].maximum_off_chip_bytes) == (0.95, 0)
+    for table, words in (
+        (
+            "{ edgetpu = { minimum_share = 0.9 } }",
+            "coverage.edgetpu: found 'edgetpu' (a string), which is no known backend of this card",
+        ),
+        ("{ tflite = {} }", "coverage.tflite: found an empty table, expected minimum_share"),
+        ("{ tflite = { minimum_share = 95 } }", "coverage.tflite.minimum_share: found 95 (an integer), expected at most 1"),
+        ("{ tflite = { minimum_share = 0.0 } }", "expected more than 0"),
+        ("{ tflite = { maximum_off_chip_bytes = -1 } }", "expected at least 0"),
+        ("{ tflite = { share = 1.0 } }", "coverage.tflite.share: found a key that is not known here"),
+    ):
+        assert words in message(tmp_path, coverage=table)
+
+
 def test_a_good_card_is_read_with_its_defaults(tmp_path: Path) -> None:
     card = load(tmp_path)
     assert (card.name, card.directory) == ("digits", tmp_path)

@@ -6,19 +6,24 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_inference_gate.agent import file_store
-from pytest_inference_gate.targets.ssh_files import Parcel
+from pytest_inference_gate.errors import GateError
+from pytest_inference_gate.targets import ssh_files
+from pytest_inference_gate.targets.ssh_connection import Completed, SshConnection
+from pytest_inference_gate.targets.ssh_files import BoardFiles, FilesRefused, Parcel
 
 DAY = 24 * 3600.0
 
@@ -143,9 +148,110 @@ def test_a_file_is_given_with_its_digest_and_removed(tmp_path: Path) -> None:
     output = io.BytesIO()
     file_store.give(str(path), output)
     line, _, body = output.getvalue().partition(b"\n")
-    assert json.loads(line) == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert json.loads(line) == {"kind": "file", "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert body == data
     assert not path.exists()
+
+
+def folder_of_an_engine(path: Path) -> Path:
+    (path / "empty").mkdir(parents=True)
+    (path / "variables").mkdir()
+    (path / "model.engine").write_bytes(os.urandom(600_000))
+    (path / "variables" / "data").write_bytes(b"1")
+    return path
+
+
+def files_in(folder: Path) -> dict[str, bytes | None]:
+    paths = folder.rglob("*")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def test_a_folder_is_given_as_it_was_and_removed(tmp_path: Path) -> None:
+    built = folder_of_an_engine(tmp_path / "built")
+    content = files_in(built)
+    assert file_store.weigh(str(built)) == {"bytes": 600_001}
+    output = io.BytesIO()
+    file_store.give(str(built), output)
+    line, _, body = output.getvalue().partition(b"\n")
+    announced = json.loads(line)
+    assert announced == {"kind": "tree", "size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    assert not built.exists()
+    (tmp_path / "here").mkdir()
+    received = file_store.Received(io.BytesIO(body), len(body))
+    file_store.unpack(received, str(tmp_path / "here"))
+    received.drain()
+    assert received.digest.hexdigest() == announced["sha256"]
+    assert files_in(tmp_path / "here") == content
+
+
+def test_equal_content_under_another_name_is_kept_beside_it(tmp_path: Path) -> None:
+    one, other = keep(tmp_path, b"weights", "a.onnx")["path"], keep(tmp_path, b"weights", "b.onnx")["path"]
+    assert Path(one).read_bytes() == Path(other).read_bytes() == b"weights"
+    assert one != other and len(list((tmp_path / "files").iterdir())) == 1
+
+
+def test_a_sparse_file_in_an_archive_is_refused(tmp_path: Path) -> None:
+    """A few bytes of it could fill the disk."""
+    entry = tarfile.TarInfo("model.engine")
+    entry.type = tarfile.GNUTYPE_SPARSE
+    data = entry.tobuf(tarfile.GNU_FORMAT) + bytes(2 * tarfile.BLOCKSIZE)
+    assert refused(lambda: keep(tmp_path, data, kind="tree"))[0] == "digest"
+
+
+class Line:
+    """A connection to a board whose files are in this process's own file store; ``harm`` changes the bytes on their way back."""
+
+    def __init__(self, harm: Callable[[bytes], bytes] = lambda data: data) -> None:
+        self.harm = harm
+
+    def run(self, remote: str, *, data: Any, seconds: float, receive: Any = None) -> Completed:
+        output = io.BytesIO()
+        (words,) = shlex.split(remote)[3:]
+        arguments = shlex.split(words)
+        file_store.main(arguments[arguments.index(str(len(Path(file_store.__file__).read_bytes()))) + 1 :], io.BytesIO(), output)
+        came = self.harm(output.getvalue()) if receive else output.getvalue()
+        return Completed(0, receive(io.BytesIO(came)) if receive else came, "")
+
+
+def fetch(built: Path, here: Path, line: Line) -> None:
+    BoardFiles(cast(SshConnection, line), "python3", "ssh://board", lambda _: None).get(str(built), here)
+
+
+def test_a_folder_that_is_fetched_is_there_in_full(tmp_path: Path) -> None:
+    built = folder_of_an_engine(tmp_path / "there" / "payload")
+    content = files_in(built)
+    (tmp_path / "payload").mkdir()  # empty: it gives way
+    fetch(built, tmp_path / "payload", Line())
+    assert files_in(tmp_path / "payload") == content
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: data[:-700],
+        lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:],
+        lambda data: data[: len(data) // 2],
+    ],
+    ids=["cut at the end", "changed", "cut in the middle"],
+)
+def test_nothing_stays_of_a_folder_that_came_damaged(tmp_path: Path, harm: Callable[[bytes], bytes]) -> None:
+    built = folder_of_an_engine(tmp_path / "there" / "payload")
+    with pytest.raises(FilesRefused, match="did not take or give a file"):
+        fetch(built, tmp_path / "payload", Line(harm))
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_what_is_too_large_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = folder_of_an_engine(tmp_path / "there" / "payload")
+    monkeypatch.setattr(ssh_files, "LARGEST_BYTES", 500_000)
+    with pytest.raises(FilesRefused, match="has 600.0 kB to give for payload, more than 500.0 kB"):
+        fetch(built, tmp_path / "payload", Line())
+    monkeypatch.undo()
+    monkeypatch.setattr(ssh_files, "free_bytes", lambda _: 500_000)
+    with pytest.raises(GateError, match="disk of .* is full") as caught:
+        fetch(built, tmp_path / "payload", Line())
+    assert not isinstance(caught.value, FilesRefused)  # it is this disk, not the board's
+    assert built.is_dir() and not (tmp_path / "payload").exists()
 
 
 def run(home: Path, *arguments: str, data: bytes = b"", before: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from pytest_inference_gate.artifacts import StoredArtifact
 from pytest_inference_gate.baselines import BaselineCase, BaselineSession
 from pytest_inference_gate.cases import Case
 from pytest_inference_gate.comparison import Baseline
-from pytest_inference_gate.judging import CaseRecord, OtherSide, decide_latency, judge
+from pytest_inference_gate.coverage import parse_coverage
+from pytest_inference_gate.judging import (
+    CaseRecord,
+    FurtherBuild,
+    OtherSide,
+    build_names,
+    decide_latency,
+    judge,
+    replicates_at_first,
+)
 from pytest_inference_gate.outcome import OK, Outcome
 from pytest_inference_gate.paired_measuring import ProcessPair
 from pytest_inference_gate.results import CaseResult, Replicate
@@ -236,3 +246,109 @@ class TestAgainstABaseline:
         result = judged(CaseRecord(case, OK, artifact=artifact), wants_latency=False)
         assert result.artifact is not None
         assert (result.artifact.digest, result.artifact.convert_seconds, result.artifact.cached) == ("abc", 1.5, True)
+
+
+def stored(name: str, content: str, **details: Any) -> StoredArtifact:
+    provenance = {"files": {"model.engine": {"sha256": content, "size": 1}}, "details": details}
+    return StoredArtifact(name, Path("store") / name, provenance, cached=True, size_bytes=10)
+
+
+WHOLE = {"accelerator": "tensorrt", "on_accelerator": 70, "elsewhere": 2, "source": "TensorRT 10"}
+LESS = {**WHOLE, "on_accelerator": 64, "elsewhere": 8}
+
+
+class TestSeveralBuilds:
+    def record(self, case: Case, *medians: float, content: str = "new", **more: Any) -> CaseRecord:
+        """Six replicates of builds that are as slow as ``medians`` say, in turn."""
+        count = len(medians)
+        artifacts = [stored(f"digest{number}", f"{content}{number}") for number in range(count)]
+        return CaseRecord(
+            case,
+            artifact=artifacts[0],
+            further=[FurtherBuild(artifact) for artifact in artifacts[1:]],
+            wanted_builds=count,
+            replicates=[replace(replicate(medians[number % count]), build=number % count) for number in range(6 * count)],
+            **more,
+        )
+
+    def baseline(self, case: Case, record: CaseRecord) -> Baseline:
+        names = build_names(record.builds)
+        known = BaselineCase(
+            case.id,
+            tuple(one.median for one in record.replicates),
+            {},
+            builds=tuple(names[one.build] for one in record.replicates),
+        )
+        session = BaselineSession(Path("0001_before.json"), "before", "2026-01-01T00:00:00", "device", {}, {case.id: known}, {})
+        return Baseline(Path("baselines"), (session,))
+
+    def test_a_build_is_known_by_its_content(self) -> None:
+        one, moved, other = stored("a", "same"), stored("b", "same"), stored("a", "another")
+        assert build_names([one]) == build_names([moved]) != build_names([other])
+        assert build_names([StoredArtifact("abc", Path("store"), {}, cached=True, size_bytes=1)]) == ["abc"]
+
+    @pytest.mark.parametrize(("wanted", "builds", "count"), [(5, None, 5), (5, 1, 5), (5, 2, 6), (5, 3, 6), (5, 5, 5), (5, 8, 8)])
+    def test_each_build_gets_as_many_replicates(self, case: Case, wanted: int, builds: int | None, count: int) -> None:
+        assert replicates_at_first(CaseRecord(case, wanted_builds=builds), wanted) == count
+
+    def test_against_a_baseline(self, case: Case) -> None:
+        before = self.baseline(case, self.record(case, 0.0100, 0.0104, 0.0108, content="old"))
+        result = judged(self.record(case, 0.0104, 0.0108, 0.0112), before)
+        assert result.latency is not None
+        assert result.latency.decision is not None
+        assert result.latency.decision.builds is not None
+        assert result.latency.build_medians == pytest.approx((0.0104, 0.0108, 0.0112))
+        assert result.latency.build_spread == pytest.approx(0.0112 / 0.0104 - 1)
+        assert result.verdict is Verdict.INCONCLUSIVE
+        slower = judged(self.record(case, 0.0140, 0.0144, 0.0148), before)
+        assert slower.verdict is Verdict.SLOWER
+        same = judged(self.record(case, 0.0100, 0.0104, 0.0108, content="old"), before)
+        assert same.verdict is Verdict.PASS
+        assert same.latency is not None
+        assert same.latency.decision is not None
+        assert same.latency.decision.builds is not None
+        assert same.latency.decision.builds.same
+
+    def test_in_turns(self, case: Case) -> None:
+        record = self.record(case, 0.01, 0.01, 0.01)
+        record.replicates = []
+        record.pairs = [
+            ProcessPair(
+                replace(replicate(0.013), build=n % 3), replace(replicate(0.01 + 0.0001 * (n % 3)), build=n % 3), (1.3,) * 4, 1.0
+            )
+            for n in range(18)
+        ]
+        artifact, *others = [stored(f"o{number}", f"old{number}") for number in range(3)]
+        record.other = OtherSide(case, artifact=artifact, further=[FurtherBuild(other) for other in others])
+        result = judged(record)
+        assert result.verdict is Verdict.SLOWER
+        assert "3 builds against 3 builds" in result.reason
+        record.other = OtherSide(case, artifact=record.artifact, further=record.further)
+        assert "builds" not in judged(record).reason  # the very same engines
+
+    def test_the_worst_predictions_count(self, case: Case) -> None:
+        record = self.record(case, 0.01, 0.01, figures=figures(950, 950))
+        record.further[0].figures = figures(900, 950)
+        result = judged(record, wants_accuracy=True, wants_latency=False)
+        assert result.verdict is Verdict.INACCURATE
+        assert result.reason.startswith("build 2 of 2: ")
+
+    def test_the_least_covered_counts(self, case: Case) -> None:
+        record = self.record(case, 0.01, 0.01)
+        record.artifact = stored("a", "a", coverage=WHOLE)
+        record.further[0].artifact = stored("b", "b", coverage=LESS)
+        result = judged(record)
+        assert result.coverage is not None
+        assert result.coverage.found is not None
+        assert result.coverage.found.on_accelerator == 64
+        assert result.verdict is Verdict.PASS  # held against nothing
+        session = BaselineSession(
+            Path("0001_before.json"),
+            "before",
+            "2026-01-01T00:00:00",
+            "device",
+            {},
+            {case.id: BaselineCase(case.id, (0.01,) * 12, {}, parse_coverage(WHOLE), ("x",) * 12)},
+            {},
+        )
+        assert judged(record, Baseline(Path("baselines"), (session,))).verdict is Verdict.FALLBACK

@@ -20,6 +20,7 @@ from report_examples import (
     against,
     case_with,
     corrected,
+    covered,
     everything,
     figures,
     latency,
@@ -94,6 +95,7 @@ class TestDocument:
             run_of(CaseResult("a-b-c", "a", "b", "c"), mode="against", software_changes=[]),
             against(paired(), paired("slow", factor=1.12), paired("hasty", factor=1.12, most=5)),
             run_of(out_of_budget(), compared_sessions=SESSIONS),
+            run_of(covered(), covered(None), covered(before=None)),
             run_of(case_with(Verdict.INVALID), relaxed=frozenset({"invalid"}), exit_status=0),
         ],
     )
@@ -149,6 +151,21 @@ class TestDocument:
         assert (case["stage"], case["family"], case["pair_ratios"]) == ("confirmed", 2, [])
         assert case["cost_seconds"] == pytest.approx(0.8 * len(case["replicates"]))
         assert build_document(run_of(out_of_budget()))["cases"][0]["latency"]["stage"] == "budget"
+
+    def test_a_fall_back(self) -> None:
+        coverage = build_document(run_of(case_with(Verdict.FALLBACK)))["cases"][0]["coverage"]
+        assert coverage["verdict"] == "fallback"
+        assert coverage["found"]["share"] == pytest.approx(64 / 72)
+        assert coverage["baseline"]["on_accelerator"] == 70
+        assert coverage["found"]["elsewhere_by_operation"][0] == {
+            "operation": "MEAN",
+            "count": 6,
+            "reason": "More than one subgraph is not supported",
+        }
+        alone = build_document(run_of(covered(before=None)))["cases"][0]["coverage"]
+        assert (alone["verdict"], alone["baseline"], alone["reason"]) == (None, None, "")
+        lost = build_document(run_of(covered(None)))["cases"][0]["coverage"]
+        assert (lost["verdict"], lost["found"]) == ("fallback", None)
 
     def test_a_run_of_two_stacks(self) -> None:
         document = build_document(against(paired("slow", factor=1.12)))

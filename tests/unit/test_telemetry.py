@@ -169,11 +169,33 @@ def test_tegrastats_is_listened_to(programs: Path) -> None:
     }
 
 
-def test_nvidia_smi_is_listened_to(programs: Path) -> None:
-    stand_in(programs, "nvidia-smi", 'while echo "0, 71.44, 36, 345, [N/A]"; do sleep 0.05; done')
+# The names of columns are quoted in its help, as release 580 prints it; older ones do not have the second.
+HELP = '"power.draw"\nThe last measured power draw for the entire board, in watts.\n'
+HELP_OF_TODAY = HELP + '\n"power.draw.instant" or "gpu.power.draw.instant"\nThe last measured instant power draw.\n'
+
+
+@pytest.mark.parametrize(
+    ("known", "columns", "line", "watts"),
+    [
+        (HELP, "power.draw", "0, 36, 345, [N/A], 71.44", 71.44),
+        (HELP_OF_TODAY, "power.draw.instant,power.draw", "0, 36, 345, [N/A], 70.20, 71.44", 70.2),
+        (HELP_OF_TODAY, "power.draw.instant,power.draw", "0, 36, 345, [N/A], [N/A], 71.44", 71.44),
+        ("", "power.draw", "0, 36, 345, [N/A], [N/A]", None),
+    ],
+)
+def test_nvidia_smi_is_listened_to(programs: Path, known: str, columns: str, line: str, watts: float | None) -> None:
+    (programs / "help").write_text(known)
+    query = f"--query-gpu=index,temperature.gpu,clocks.sm,clocks.mem,{columns}"
+    stand_in(
+        programs,
+        "nvidia-smi",
+        f'[ "$1" = --help-query-gpu ] && exec cat {programs / "help"}\n'
+        f'[ "$3" = {query} ] || {{ echo "not a valid field to query"; exit 2; }}\n'
+        f'while echo "{line}"; do sleep 0.05; done',
+    )
     result = take(telemetry.Sampler(0.05, source="nvidia-smi"), 20)
     sample = result["samples"][0]
-    assert sample["milliwatts"] == {"gpu0": pytest.approx(71440.0)}
+    assert sample["milliwatts"] == ({} if watts is None else {"gpu0": pytest.approx(1000 * watts)})
     assert (sample["celsius"], sample["mhz"]) == ({"gpu0": 36.0}, {"gpu": 345})
 
 

@@ -12,6 +12,7 @@ import pytest
 from pytest_inference_gate.agent import cuda_device, failures, tensorrt_api
 from pytest_inference_gate.agent.backends import OWN_MODULES, SHARED_MODULES, Backends
 from pytest_inference_gate.agent.backends import tensorrt as backend
+from pytest_inference_gate.coverage import parse_coverage
 
 HERE = {"tensorrt": "10.3.0", "sm": "8.7", "gpu": "Orin", "board": "NVIDIA Jetson AGX Orin Developer Kit", "cuda_driver": "12.6"}
 AGENT = Path(tensorrt_api.__file__).parent
@@ -111,10 +112,16 @@ def test_placed_layers_are_read_from_the_log() -> None:
     for line in ("[DlaLayer] {ForeignNode[Conv_0...Relu_1]}", "[GpuLayer] SOFTMAX: Softmax_20", "[GpuLayer] SHUFFLE: x"):
         logger.log(Severity.INFO, line)
     engine = types.SimpleNamespace()  # of a release without an inspector
-    found = tensorrt_api.coverage(TRT, engine, logger, 0)
+    found = tensorrt_api.placement(TRT, engine, logger, 0)
     assert found["devices"] == {"DLA": 1, "GPU": 2}
     assert found["fallback"] == ["SOFTMAX: Softmax_20", "SHUFFLE: x"]
-    assert tensorrt_api.coverage(TRT, engine, tensorrt_api.new_logger(TRT), None)["source"] == "unknown"
+    coverage = parse_coverage(tensorrt_api.coverage(found, "8.6.1"))
+    assert (coverage.accelerator, coverage.on_accelerator, coverage.elsewhere) == ("dla", 1, 2)
+    assert {one.operation: one.count for one in coverage.elsewhere_by_operation} == {"SOFTMAX": 1, "SHUFFLE": 1}
+    assert coverage.source == "TensorRT 8.6.1 (build log)"
+    unknown = tensorrt_api.placement(TRT, engine, tensorrt_api.new_logger(TRT), None)
+    assert unknown["source"] == "unknown"
+    assert tensorrt_api.coverage(unknown, "8.0") is None
 
 
 @pytest.mark.parametrize(

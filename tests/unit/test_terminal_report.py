@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_examples import (
+    FELL_BACK,
     MEDIANS,
     PAIR_RATIOS,
     SESSIONS,
@@ -18,6 +19,7 @@ from report_examples import (
     against,
     case_with,
     corrected,
+    covered,
     documented_failure,
     everything,
     failed,
@@ -29,10 +31,12 @@ from report_examples import (
     run_of,
 )
 
+from pytest_inference_gate.coverage import OperationElsewhere
 from pytest_inference_gate.outcome import Outcome
 from pytest_inference_gate.report.messages import (
     accuracy_failure_message,
     broken_message,
+    coverage_failure_message,
     latency_failure_message,
     no_baseline_message,
 )
@@ -523,6 +527,40 @@ class TestMessages:
         text = message(case)
         assert "before, 10 sessions  11.42  11.42" in text
         assert "session 1" not in text
+
+    def test_a_fall_back_names_what_fell_back_and_why(self) -> None:
+        case = covered(FELL_BACK)
+        assert case.coverage is not None
+        text = coverage_failure_message(case, case.coverage, ["edgetpu-compiler 15.0 -> 16.0"], reproduce="pytest -k x")
+        assert "is fallback: 64 of 72 operations (88.9%) run on edgetpu" in text
+        assert "       6 (before 0)  MEAN        More than one subgraph is not supported\n" in text
+        assert "told by edgetpu_compiler 16.0" in " ".join(text.split())
+        assert "edgetpu-compiler 15.0 -> 16.0" in text
+        assert "next: see in the conversion's log" in text
+        assert text.endswith("    pytest -k x")
+        _, *rest = text.splitlines()
+        assert max(map(len, rest)) <= 100
+        paired_text = coverage_failure_message(case, case.coverage, [], paired=True)
+        assert "  other stack 70 of 72" in paired_text
+        lost = covered(None)
+        assert lost.coverage is not None
+        assert "next: use a release of the backend's" in coverage_failure_message(lost, lost.coverage)
+        many = replace(
+            FELL_BACK, elsewhere_by_operation=tuple(OperationElsewhere(f"OP{n}", 1) for n in range(8 + 3)), elsewhere=11
+        )
+        crowded = covered(many)
+        assert crowded.coverage is not None
+        assert "    and 3 of 3 other kinds" in coverage_failure_message(crowded, crowded.coverage)
+
+    def test_the_table_shows_what_runs_on_the_accelerator_and_how_builds_differ(self) -> None:
+        case = covered()
+        assert case.latency is not None
+        case.latency = replace(case.latency, replicate_builds=(0, 0, 1, 1, 1))
+        lines = summary_lines(run_of(case, measured()), width=200)
+        (row,) = (line for line in lines if line.startswith("mapped_cnn"))
+        assert row.split()[-3:] == ["0.4", "70/72", "pass"]
+        assert any(line.startswith("builds differ: mapped_cnn-tflite-int8-b1-t1 by 0.4%") for line in lines)
+        assert not any("builds" in line for line in summary_lines(run_of(measured()), width=200))
 
     def test_lines_can_be_read_on_a_terminal(self) -> None:
         for case in (case_with(Verdict.SLOWER), case_with(Verdict.UNGATEABLE), out_of_budget(), paired("slow", factor=1.12)):

@@ -383,7 +383,6 @@ class Runner:
         # type: (List[Tuple[int, Facts]], Facts) -> None
         wanted = int(self.plan["replicates"])
         facts = probe.get("device") or {}
-        telemetry = {"telemetry": {}} if facts.get("power_rails") or facts.get("jetson") else {}  # type: Facts
         missing = sum(1 for number, _ in cases for one in range(wanted) if not self._measured(number, one))
         if not missing:
             return
@@ -399,7 +398,7 @@ class Runner:
                     missing -= 1
                     continue
                 left = (missing - taken) * (time.monotonic() - begun) / taken if taken else None
-                said = self._attempt(number, lambda: self._measure_once(number, replicate, case, telemetry))  # noqa: B023
+                said = self._attempt(number, lambda: self._measure_once(number, replicate, case, facts))  # noqa: B023
                 taken += 1
                 about = "" if left is None else ", about %s left" % in_words(left)
                 self._say("measured %d of %d%s: %s: %s" % (taken, missing, about, case["id"], said))
@@ -409,12 +408,12 @@ class Runner:
         # type: (int, int) -> bool
         return os.path.exists(self._record("%s-%04d" % (self._case_name(number), replicate)))
 
-    def _measure_once(self, number, replicate, case, telemetry):
+    def _measure_once(self, number, replicate, case, facts):
         # type: (int, int, Facts, Facts) -> str
         name = "%s-%04d" % (self._case_name(number), replicate)
         with Agent(self, name) as agent:
             loaded = agent.ask("load", self._arguments(case))
-            wish = dict(self.plan["measure"], inputs=os.path.join(self.files, case["inputs"]), **telemetry)
+            wish = dict(self.plan["measure"], inputs=os.path.join(self.files, case["inputs"]), **telemetry_wish(facts, case))
             measured = agent.ask("measure", wish)
         write_json(self._record(name), {"load": loaded, "measure": measured})
         rounds = sorted(measured["rounds"])
@@ -486,6 +485,16 @@ class Runner:
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+
+
+def telemetry_wish(facts, case):
+    # type: (Facts, Facts) -> Facts
+    """How power is sampled beside a measurement, as it is over ssh."""
+    if facts.get("power_rails") or facts.get("jetson"):
+        return {"telemetry": {}}
+    if case["load"].get("device") == "cuda" and any(gpu.get("problem") is None for gpu in facts.get("gpus") or ()):
+        return {"telemetry": {"source": "nvidia-smi"}}
+    return {}
 
 
 def software_of(probe):

@@ -1,7 +1,8 @@
 """Files that another machine has sent here, each kept once under its digest; and files that go back there.
 
 This is a program of its own: the plugin sends its source to ``python -c`` on a board, before there is any agent there, and after it the
-bytes of a file. So it imports nothing of the agent. Each call prints one line of JSON; ``give`` prints the file's bytes after it.
+bytes of a file. So it imports nothing of the agent. Each call prints one line of JSON; ``give`` prints the file's bytes after it. The
+plugin, at the other end, packs and unpacks folders with the same functions.
 
 A kept file lies at ``files/<SHA-256>/<name>`` below the root. It is written beside, verified, flushed and renamed, so that it is either
 there in full or not there at all. What was not used for long is removed, the longest unused first.
@@ -15,7 +16,7 @@ import shutil
 import sys
 import tarfile
 import time
-from typing import Any, Callable, Dict, List, Tuple  # noqa: F401
+from typing import Any, Callable, Dict, Iterator, List, Tuple  # noqa: F401
 
 BLOCK = 2**18
 NEVER_PRUNED_SECONDS = 6 * 3600.0  # another run may be at work with what was used so lately
@@ -91,7 +92,7 @@ def keep(root, kind, digest, name, size, stream):
         target = os.path.join(temporary, name)
         if kind == "tree":
             os.mkdir(target)
-            _unpack(received, target)
+            unpack(received, target)
         else:
             _write(received, target)
         received.drain()
@@ -100,11 +101,13 @@ def keep(root, kind, digest, name, size, stream):
         if received.digest.hexdigest() != digest:
             raise Refused("digest", "what arrived is not what was sent: its digest differs")
         _flush(temporary)
+        kept = os.path.join(files, digest)
         try:
-            os.rename(temporary, os.path.join(files, digest))
+            os.rename(temporary, kept)
         except OSError:
-            if not os.path.exists(os.path.join(files, digest, name)):  # else another run has kept it meanwhile
-                raise
+            if not os.path.exists(os.path.join(kept, name)):  # else another run has kept it meanwhile
+                os.rename(target, os.path.join(kept, name))  # it was kept under another name
+                _flush(kept)
         _flush(files)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -123,14 +126,15 @@ def _write(received, path):
         os.fsync(stream.fileno())
 
 
-def _unpack(received, folder):
+def unpack(received, folder):
     # type: (Received, str) -> None
-    """Files and folders only, and none outside ``folder``."""
+    """Files and folders only, and none outside ``folder``; a file takes no more than its bytes in the archive."""
     try:
         with tarfile.open(fileobj=received, mode="r|", bufsize=BLOCK) as archive:  # type: ignore[call-overload]
             for member in archive:
                 parts = member.name.split("/")
-                if member.name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):
+                plain = (member.isfile() and not member.issparse()) or member.isdir()
+                if member.name.startswith("/") or ".." in parts or not plain:
                     raise Refused("digest", "the archive holds %r, which is neither a file nor a folder in it" % member.name)
                 path = os.path.join(folder, *parts)
                 if member.isdir():
@@ -251,19 +255,79 @@ def close_run(root, token):
     return {}
 
 
-def give(path, output):
-    # type: (str, Any) -> None
-    """Print size and digest of a file, then its bytes; it is removed afterwards."""
-    digest = hashlib.sha256()
+def new_folder(path):
+    # type: (str) -> Dict[str, Any]
+    """An empty folder that an agent shall write to."""
+    os.makedirs(path, mode=0o700)
+    return {"path": path}
+
+
+def weigh(path):
+    # type: (str) -> Dict[str, Any]
+    """``{"bytes": ...}`` of a file, or of all files in a folder."""
+    return {"bytes": _size_of(path) if os.path.isdir(path) else os.stat(path).st_size}
+
+
+def blocks(path):
+    # type: (str) -> Iterator[bytes]
+    """The content of a file, or a folder as a tar archive: equal content gives equal bytes. Links are followed."""
+    return _tree_blocks(path) if os.path.isdir(path) else _file_blocks(path)
+
+
+def _file_blocks(path):
+    # type: (str) -> Iterator[bytes]
     with open(path, "rb") as stream:
         for data in iter(lambda: stream.read(BLOCK), b""):
-            digest.update(data)
-        size = stream.tell()
-        stream.seek(0)
-        _print(output, {"size": size, "sha256": digest.hexdigest()})
-        shutil.copyfileobj(stream, output, BLOCK)
+            yield data
+
+
+def _tree_blocks(folder):
+    # type: (str) -> Iterator[bytes]
+    for name in sorted(_names_below(folder)):
+        path = os.path.join(folder, *name.split("/"))
+        entry = tarfile.TarInfo(name)
+        if os.path.isdir(path):
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            yield entry.tobuf(tarfile.PAX_FORMAT)
+            continue
+        entry.size, entry.mode = os.stat(path).st_size, 0o644
+        yield entry.tobuf(tarfile.PAX_FORMAT)
+        sent = 0
+        for block in _file_blocks(path):
+            sent += len(block)
+            yield block
+        if sent != entry.size:
+            raise OSError("%s changed while it was read" % path)
+        yield b"\0" * (-sent % tarfile.BLOCKSIZE)
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def _names_below(folder):
+    # type: (str) -> Iterator[str]
+    """Of all files and folders in it, relative to it and with slashes."""
+    for parent, folders, files in os.walk(folder):
+        beginning = os.path.relpath(parent, folder)
+        for name in folders + files:
+            path = name if beginning == os.curdir else os.path.join(beginning, name)
+            yield path.replace(os.sep, "/")
+
+
+def give(path, output):
+    # type: (str, Any) -> None
+    """Print kind, size and digest of a file, or of a folder as a tar archive, then its bytes; it is removed afterwards."""
+    kind = "tree" if os.path.isdir(path) else "file"
+    digest, size = hashlib.sha256(), 0
+    for data in blocks(path):
+        digest.update(data)
+        size += len(data)
+    _print(output, {"kind": kind, "size": size, "sha256": digest.hexdigest()})
+    for data in blocks(path):
+        output.write(data)
     output.flush()
-    os.unlink(path)
+    if kind == "tree":
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        os.unlink(path)
 
 
 def _print(output, message):
@@ -281,7 +345,8 @@ def _kind_of(error):
 
 def main(arguments, stream, output):
     # type: (List[str], Any, Any) -> int
-    """``find|keep|prune|open-run|close-run|give`` with their arguments; 0 also where a file was refused, which the line says."""
+    """``find|keep|prune|open-run|close-run|new-folder|weigh|give`` with their arguments; 0 also where a file was refused, which the
+    line says."""
     try:
         import signal
 
@@ -302,6 +367,10 @@ def main(arguments, stream, output):
             message = open_run(root, rest[0])
         elif verb == "close-run":
             message = close_run(root, rest[0])
+        elif verb == "new-folder":
+            message = new_folder(rest[0])
+        elif verb == "weigh":
+            message = weigh(rest[0])
         else:
             raise Refused("other", "there is no verb %r" % verb)
     except Refused as error:

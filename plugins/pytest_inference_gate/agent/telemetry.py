@@ -24,6 +24,7 @@ Facts = Dict[str, Any]
 INTERVAL_SECONDS = 0.25
 SHORTEST_INTERVAL = 0.05
 PATIENCE_SECONDS = 5.0
+SECONDS_FOR_HELP = 1.5
 MOST_SAMPLES = 50000  # three hours and a half
 SAMPLES_PER_TEMPERATURE = 4  # temperatures are slow, and each costs a call to the firmware
 ABSENT_INTERVALS = 4  # from so many intervals without a sample on, something held the sampler up
@@ -364,21 +365,48 @@ class _Tegrastats(_Program):
 
 class _NvidiaSmi(_Program):
     source = "nvidia-smi"
-    columns = ("index", "power.draw", "temperature.gpu", "clocks.sm", "clocks.mem")
+    columns = ("index", "temperature.gpu", "clocks.sm", "clocks.mem")
+    # From Ampere on, power.draw is the mean of the last second, most of which may lie before a short measurement. The first that is known
+    # by the GPU counts.
+    power_columns = ("power.draw.instant", "power.draw")
 
     def arguments(self, milliseconds):
         # type: (int) -> List[str]
         # One GPU, the first that this process would use.
         first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
-        query = ["--query-gpu=" + ",".join(self.columns), "--format=csv,noheader,nounits", "-lms", str(milliseconds)]
+        known = self._known_columns()
+        power = [name for name in self.power_columns if ('"%s"' % name).encode() in known] or list(self.power_columns[-1:])
+        query = [
+            "--query-gpu=" + ",".join(list(self.columns) + power),
+            "--format=csv,noheader,nounits",
+            "-lms",
+            str(milliseconds),
+        ]
         return ["-i", first] + query
+
+    def _known_columns(self):
+        # type: () -> bytes
+        """What this release says can be asked for: one column that it does not know, and it would answer nothing at all."""
+        command = [self.source, "--help-query-gpu"]
+        try:
+            done = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        except OSError:
+            return b""
+        try:
+            return done.communicate(timeout=SECONDS_FOR_HELP)[0]
+        except subprocess.TimeoutExpired:
+            done.kill()
+            done.communicate()
+            return b""
 
     def understand(self, line):
         # type: (str) -> Optional[Facts]
         values = [value.strip() for value in line.split(",")]
-        if len(values) != len(self.columns) or not values[0].isdigit():
+        if not len(self.columns) < len(values) <= len(self.columns) + len(self.power_columns) or not values[0].isdigit():
             return None
-        watts, celsius, gpu, memory = [_number(value) for value in values[1:]]
+        celsius, gpu, memory = [_number(value) for value in values[1 : len(self.columns)]]
+        power = [_number(value) for value in values[len(self.columns) :]]
+        watts = next((value for value in power if value is not None), None)
         name = "gpu" + values[0]
         mhz = {"gpu": gpu, "memory": memory}
         return {

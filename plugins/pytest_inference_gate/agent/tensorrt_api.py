@@ -331,7 +331,40 @@ def new_calibrator(trt, batches, size, dtype, device):
 # Coverage
 
 
-def coverage(trt, engine, logger, dla_core):
+def coverage(placement, version):
+    # type: (Dict[str, Any], str) -> Optional[Dict[str, Any]]
+    """What :func:`placement` found, as every backend tells it (docs/reference/agent-protocol.md); None where this release tells nothing.
+
+    What is counted are the engine's own layers: several of the graph can be one of them, and all that a DLA takes in one piece is one.
+    """
+    wanted = placement["wanted"]
+    total = sum(placement["devices"].values())
+    if not total:
+        return None
+    on_accelerator = placement["devices"].get(wanted, 0)
+    kinds = {layer["name"]: layer["type"] for layer in placement["layers"]}
+    counted = {}  # type: Dict[str, int]
+    for name in placement["fallback"]:
+        # The log writes the type before the name ("SOFTMAX: Softmax_20"), the inspector knows it by the name.
+        before, separator, _ = name.partition(": ")
+        kind = before if separator else kinds.get(name) or name
+        counted[kind] = counted.get(kind, 0) + 1
+    return {
+        "accelerator": "dla" if wanted == "DLA" else "tensorrt",
+        "on_accelerator": on_accelerator,
+        "elsewhere": total - on_accelerator,
+        "parts": on_accelerator if wanted == "DLA" else 1,
+        "off_chip_bytes": None,
+        "elsewhere_by_operation": [
+            {"operation": kind, "count": count, "reason": "the builder placed it on the GPU"}
+            for kind, count in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:50]
+        ],
+        "native_segments": None,
+        "source": "TensorRT %s (%s)" % (version, placement["source"]),
+    }
+
+
+def placement(trt, engine, logger, dla_core):
     # type: (Any, Any, Any, Optional[int]) -> Dict[str, Any]
     """How many layers of the engine run on each device: ``{"devices": {"GPU": 12, "DLA": 1}, "layers": [...], "source": ...}``.
 

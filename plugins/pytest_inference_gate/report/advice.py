@@ -57,6 +57,11 @@ def _slower(*, paired: bool) -> str:
 
 
 def _inconclusive(decision: LatencyDecision | None, *, paired: bool, exhausted: bool) -> str:
+    if decision is not None and decision.builds is not None and decision.builds.spread is not None and not decision.builds.same:
+        return (
+            "build it more often with --gate-rebuilds, and record the baseline so too: it is the number of builds that decides; or pin the "
+            "builder's choices with timing_cache under [options] of the card"
+        )
     unit = "pairs" if paired else "replicates"
     if decision is not None and decision.minimum_detectable is None:
         more = "" if paired else ", or compare with more sessions"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from ..accuracy import AccuracyDecision
-from ..decision import ALPHA, LatencyDecision
+from ..coverage import Coverage, fallen_back
+from ..decision import ALPHA, MOST_WITH_BUILDS, BuildComparison, LatencyDecision
 from ..device_telemetry import TelemetryResult
-from ..results import AccuracyResult, CaseResult, LatencyResult
+from ..results import AccuracyResult, CaseResult, CoverageResult, LatencyResult
 from ..sequential import MOST
 from ..verdict import Verdict
 from .advice import ONE_ROLE, latency_next_step
@@ -19,6 +20,7 @@ from .terminal import energy_change, millijoules, milliseconds, ratio_text
 _WIDTH = 100
 _PLOT_WIDTH = 74  # indented by two
 _SESSIONS_IN_FULL = 4
+_OPERATIONS_SHOWN = 8
 
 _ACCURACY_NEXT = {
     Verdict.INACCURATE: (
@@ -80,7 +82,7 @@ def latency_failure_message(
     paired = latency is not None and bool(latency.pair_ratios)
     verdict = Verdict.INVALID if invalid else case.verdict if decision is None else decision.verdict
     reason = latency.reason if latency is not None and invalid else case.reason if decision is None else decision.reason
-    lines = [f"{case.id} is {_words(verdict)}: {reason}"]
+    lines = [f"{case.name} is {_words(verdict)}: {reason}"]
     if latency is not None and decision is not None:
         lines += ["", *(f"  {line}".rstrip() for line in _plots(latency, decision, ascii_only=ascii_only))]
     lines.append("")
@@ -112,7 +114,7 @@ def accuracy_failure_message(
     ``paired``: the reference is not the float model but the other stack, prediction by prediction. ``reproduce`` is the command that
     evaluates exactly this case again.
     """
-    lines = [f"{case.id} is {_words(decision.verdict)}: {decision.reason}"]
+    lines = [f"{case.name} is {_words(decision.verdict)}: {decision.reason}"]
     if case.accuracy is not None:
         lines += _figures(case.accuracy, decision, paired=paired)
     lines += _changes(software_changes, paired=paired)
@@ -121,6 +123,74 @@ def accuracy_failure_message(
     if reproduce is not None:
         lines += ["", "  to evaluate this case again:", f"    {reproduce}"]
     return "\n".join(lines)
+
+
+def coverage_failure_message(
+    case: CaseResult,
+    coverage: CoverageResult,
+    software_changes: Sequence[str] | None = None,
+    *,
+    next_step: str | None = None,
+    reproduce: str | None = None,
+    paired: bool = False,
+) -> str:
+    """Several lines on a case of which less runs on the accelerator than before, or than the card demands: what fell back, and why.
+
+    ``paired``: held against another stack in the same run. ``reproduce`` is the command that runs exactly this case again.
+    """
+    decision, found, before = coverage.decision, coverage.found, coverage.decision.before
+    lines = [f"{case.id} is {_words(decision.verdict)}: {decision.reason}", ""]
+    if before is not None:
+        lines += _placement("other stack" if paired else "before", before)
+    if found is not None:
+        lines += _placement("this stack" if paired else "after", found)
+        lines += _elsewhere(found, before)
+    if coverage.log is not None:
+        lines += ["", f"  log of the conversion: {coverage.log}"]
+    lines += _changes(software_changes, paired=paired)
+    lines += _next(next_step or _coverage_next(found, before, paired=paired))
+    if reproduce is not None:
+        lines += ["", "  to run this case again:", f"    {reproduce}"]
+    return "\n".join(lines)
+
+
+def _placement(name: str, coverage: Coverage) -> list[str]:
+    more = [
+        f"in {coverage.parts} part{'' if coverage.parts == 1 else 's'}" if coverage.parts is not None else "",
+        f"{coverage.off_chip_bytes} bytes off the chip" if coverage.off_chip_bytes is not None else "",
+        f"{coverage.native_segments} segments as native TensorFlow" if coverage.native_segments else "",
+        f"told by {coverage.source}",
+    ]
+    return _wrapped(_row(name, ", ".join([f"{coverage.in_words()} on {coverage.accelerator}", *filter(None, more)])), " " * 14)
+
+
+def _elsewhere(found: Coverage, before: Coverage | None) -> list[str]:
+    """The operations that do not run there, what became more first."""
+    rows = fallen_back(found, before)
+    if not rows:
+        return []
+    width = max(len(one.operation) for one, _ in rows[:_OPERATIONS_SHOWN])
+    lines = ["", f"  not on {found.accelerator}{', what is new first' if before is not None else ''}"]
+    for one, known in rows[:_OPERATIONS_SHOWN]:
+        was = f" (before {known})" if before is not None else ""
+        lines += _wrapped(f"    {one.count:>4}{was}  {one.operation:<{width}}  {one.reason}".rstrip(), " " * 8)
+    left_out = rows[_OPERATIONS_SHOWN:]
+    if left_out:
+        lines.append(f"    and {sum(one.count for one, _ in left_out)} of {len(left_out)} other kinds")
+    return lines
+
+
+def _coverage_next(found: Coverage | None, before: Coverage | None, *, paired: bool) -> str:
+    if found is None:
+        return (
+            "use a release of the backend's runtime or converter that tells where operations run; if that is accepted, remove the demand "
+            "from the card or record a new baseline with --benchmark-save=NAME"
+        )
+    look = "see in the conversion's log why these operations are not mapped, and compare the versions of converter and runtime"
+    if paired:
+        return f"{look}; {ONE_ROLE}"
+    lower = "lower the demand on the card" if before is None else "record a new baseline with --benchmark-save=NAME"
+    return f"{look} with those of the last good run; if less is accepted, {lower}"
 
 
 def broken_message(
@@ -133,7 +203,7 @@ def broken_message(
         what += f" in {outcome.stage}"
     if outcome.signal is not None:
         what += f" by {outcome.signal}"
-    lines = [f"{case.id} is {_words(case.verdict)}: {what}"]
+    lines = [f"{case.name} is {_words(case.verdict)}: {what}"]
     if outcome.message:
         lines += ["", f"  {outcome.message}"]
     if outcome.log is not None:
@@ -182,7 +252,11 @@ def _limit(decision: LatencyDecision) -> float:
 
 def _is_exhausted(latency: LatencyResult | None, first: int | None) -> bool:
     """Whether as much was measured as is at most."""
-    return latency is not None and first is not None and len(latency.pair_ratios or latency.replicates) >= MOST * first
+    if latency is None or first is None:
+        return False
+    builds = None if latency.decision is None else latency.decision.builds
+    by_builds = builds is not None and builds.spread is not None and not builds.same
+    return len(latency.pair_ratios or latency.replicates) >= (MOST_WITH_BUILDS if by_builds else MOST) * first
 
 
 def _decided_on(decision: LatencyDecision, latency: LatencyResult | None, *, trusted: bool) -> list[str]:
@@ -200,9 +274,20 @@ def _decided_on(decision: LatencyDecision, latency: LatencyResult | None, *, tru
         _row("threshold", f"{ratio_text(_limit(decision))}  ({100 * (_limit(decision) - 1):+.1f} %)"),
         _row("p-value", f"{decision.p_value:.2g}  (needed below {ALPHA:g}{corrected})"),
     ]
+    if decision.builds is not None:
+        lines.append(_row("builds", _built(decision.builds, latency)))
     if decision.minimum_detectable is None:
         return [*lines, _row("detectable", f"nothing: too few {_unit(latency)}")]
     return [*lines, _row("detectable", f"a slow-down of {100 * decision.minimum_detectable:.1f} % at the smallest")]
+
+
+def _built(builds: BuildComparison, latency: LatencyResult | None) -> str:
+    counts = f"{builds.candidate} against {builds.baseline}"
+    if builds.same:
+        return f"{counts}, the same ones: nothing was rebuilt"
+    if latency is not None and latency.build_spread is not None:
+        counts += f"; those of this run differ by {latency.build_spread:.1%} ({_list(latency.build_medians)} ms)"
+    return counts if builds.spread is None else f"{counts}; builds of one software scatter by {builds.spread:.1%}"
 
 
 def _ratio_with_interval(decision: LatencyDecision) -> str:

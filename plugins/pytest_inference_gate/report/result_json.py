@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from math import isfinite
 from numbers import Integral, Real
@@ -14,10 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_files import explained, write_atomically
+from ..coverage import Coverage
+from ..decision import BuildComparison
 from ..device_telemetry import TelemetryResult
 from ..errors import GateError
 from ..published import PublishedFigure
-from ..results import AccuracyResult, ArtifactResult, CaseResult, LatencyResult, OtherStack, RunResult
+from ..results import (
+    AccuracyResult,
+    ArtifactResult,
+    CaseResult,
+    ComparedSession,
+    CoverageResult,
+    DeviceResult,
+    LatencyResult,
+    OtherStack,
+    RunResult,
+)
 
 SCHEMA = "inference-gate/1"
 
@@ -29,17 +42,13 @@ def build_document(run: RunResult) -> dict[str, Any]:
     document = {
         "schema": SCHEMA,
         "mode": run.mode,
-        "device": {
-            "id": run.device.id,
-            "identity": run.device.identity,
-            "software": run.device.software,
-            "condition": run.device.condition,
-        },
+        "device": _device(run.device),
+        "devices": [_full_device(device) for device in run.devices or [_only_device(run)]],
         "cases": [_case(case) for case in run.cases],
         "phases": run.phases,
         "notices": run.notices,
         "software_changes": run.software_changes,
-        "compared_sessions": [{"name": session.name, "datetime": session.datetime} for session in run.compared_sessions],
+        "compared_sessions": _sessions(run.compared_sessions),
         "against": None if run.against is None else _other_stack(run.against),
         "saved": run.saved,
         "summary": {
@@ -86,9 +95,37 @@ def read_schema() -> dict[str, Any]:
     return schema
 
 
+def _only_device(run: RunResult) -> DeviceResult:
+    return replace(run.device, compared_sessions=run.compared_sessions, software_changes=run.software_changes, saved=run.saved)
+
+
+def _device(device: DeviceResult) -> dict[str, Any]:
+    return {
+        "id": device.id,
+        "identity": device.identity,
+        "software": device.software,
+        "condition": device.condition,
+    }
+
+
+def _full_device(device: DeviceResult) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        **_device(device),
+        "software_changes": device.software_changes,
+        "compared_sessions": _sessions(device.compared_sessions),
+        "saved": device.saved,
+    }
+
+
+def _sessions(sessions: Sequence[ComparedSession]) -> list[dict[str, Any]]:
+    return [{"name": session.name, "datetime": session.datetime} for session in sessions]
+
+
 def _case(case: CaseResult) -> dict[str, Any]:
     return {
         "id": case.id,
+        "board": case.board,
         "nodeids": case.nodeids,
         "model": case.model,
         "backend": case.backend,
@@ -109,6 +146,7 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "latency": None if case.latency is None else _latency(case.latency),
         "accuracy": None if case.accuracy is None else _accuracy(case.accuracy),
         "artifact": None if case.artifact is None else _artifact(case.artifact),
+        "coverage": None if case.coverage is None else _coverage(case.coverage),
         "memory": {"peak_rss_bytes": case.peak_rss_bytes},
         "telemetry": None if case.telemetry is None else _telemetry(case.telemetry),
         "published": [_published(figure) for figure in case.published],
@@ -138,6 +176,10 @@ def _latency(latency: LatencyResult) -> dict[str, Any]:
         "cost_seconds": latency.cost,
         "baseline_sessions": latency.baseline_sessions,
         "pair_ratios": latency.pair_ratios,
+        "replicate_builds": latency.replicate_builds,
+        "build_medians": latency.build_medians,
+        "build_spread": latency.build_spread,
+        "compared_builds": None if decision is None or decision.builds is None else _builds(decision.builds),
         "baseline_median": None if decision is None else decision.baseline_median,
         "ratio": None if decision is None else decision.ratio,
         "interval": None if decision is None else decision.interval,
@@ -147,6 +189,10 @@ def _latency(latency: LatencyResult) -> dict[str, Any]:
         "stage": None if decision is None else decision.stage,
         "minimum_detectable": None if decision is None else decision.minimum_detectable,
     }
+
+
+def _builds(builds: BuildComparison) -> dict[str, Any]:
+    return {"candidate": builds.candidate, "baseline": builds.baseline, "scatter": builds.spread, "same": builds.same}
 
 
 def _accuracy(accuracy: AccuracyResult) -> dict[str, Any]:
@@ -178,27 +224,25 @@ def _accuracy(accuracy: AccuracyResult) -> dict[str, Any]:
     }
 
 
+def _coverage(coverage: CoverageResult) -> dict[str, Any]:
+    return {
+        "verdict": coverage.verdict,
+        "reason": coverage.decision.reason,
+        "found": _placement(coverage.found),
+        "baseline": _placement(coverage.decision.before),
+    }
+
+
+def _placement(coverage: Coverage | None) -> dict[str, Any] | None:
+    return None if coverage is None else {**coverage.as_dict(), "share": coverage.share}
+
+
 def _artifact(artifact: ArtifactResult) -> dict[str, Any]:
     return {
         "digest": artifact.digest,
         "size_bytes": artifact.size_bytes,
         "convert_seconds": artifact.convert_seconds,
         "cached": artifact.cached,
-    }
-
-
-def _published(figure: PublishedFigure) -> dict[str, Any]:
-    value, unit = figure.in_si or (None, None)
-    return {
-        "source": figure.source,
-        "device": figure.device,
-        "software": figure.software,
-        "model": figure.model,
-        "metric": figure.metric,
-        "value": value,
-        "unit": unit,
-        "as_published": figure.as_published,
-        "note": figure.note,
     }
 
 
@@ -218,6 +262,21 @@ def _telemetry(telemetry: TelemetryResult) -> dict[str, Any]:
         },
         "celsius": telemetry.celsius,
         "mhz": {name: {"lowest": lowest, "highest": highest} for name, (lowest, highest) in telemetry.mhz.items()},
+    }
+
+
+def _published(figure: PublishedFigure) -> dict[str, Any]:
+    value, unit = figure.in_si or (None, None)
+    return {
+        "source": figure.source,
+        "device": figure.device,
+        "software": figure.software,
+        "model": figure.model,
+        "metric": figure.metric,
+        "value": value,
+        "unit": unit,
+        "as_published": figure.as_published,
+        "note": figure.note,
     }
 
 

@@ -12,8 +12,9 @@ from typing import Literal
 
 from ..atomic_files import size_text
 from ..backends import CPU
+from ..coverage import LIBRARIES
 from ..devices import version_of
-from ..results import CaseResult, ComparedSession, OtherStack, RunResult
+from ..results import CaseResult, ComparedSession, DeviceResult, OtherStack, RunResult
 from ..verdict import RELAXABLE, SEVERITY, Verdict, gate_is_red
 from ..wording import CLOCKS_AGREE, counted, duration_in_words, session_time
 from .advice import faster_next_step
@@ -41,18 +42,19 @@ def colour_of(verdict: Verdict, relaxed: frozenset[str] = frozenset()) -> Colour
 
 
 def summary_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup, now: datetime | None = None) -> list[str]:
-    """Everything that is printed at the end of a run: what was compared, table, figures of others, reasons, notices, cost, times, end.
+    """Everything that is printed at the end of a run: what was compared, table, reasons, notices, cost, times, and the last line.
 
     Lines are at most ``width`` characters long, markup not counted, except where a single word is longer. ``now`` is the moment from
     which the age of the baseline's sessions is told, with its time zone; by default, this one.
     """
-    lines = _compared_lines(run, width, now or datetime.now(timezone.utc))
-    for block in (
-        table_lines(run, width=width, markup=markup),
-        _published(run, width),
-        _reasons(run, width, markup),
-        _notes(run, width),
-    ):
+    lines: list[str] = []
+    tables = []
+    for device in run.each_device:
+        tables += [
+            _compared_lines(device, width, now or datetime.now(timezone.utc)),
+            table_lines(device, width=width, markup=markup),
+        ]
+    for block in (*tables, _published(run, width), _reasons(run, width, markup), _notes(run, width)):
         if block:
             lines += ["", *block] if lines else block
     if lines:
@@ -63,7 +65,7 @@ def summary_lines(run: RunResult, *, width: int = 100, markup: Markup = no_marku
 
 
 def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup) -> list[str]:
-    """A caption and one row for each case that this machine supports; no line at all where there is none."""
+    """A caption and one row for each case that the run's device supports; no line at all where there is none."""
     cases = [case for case in run.cases if case.verdict is not Verdict.UNSUPPORTED]
     if not cases:
         return []
@@ -94,13 +96,17 @@ def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup)
     number_of_cases = counted(len(run.cases), "case")
     if len(cases) < len(run.cases):
         number_of_cases = f"{len(cases)} of {number_of_cases}"
-    caption = [f"{number_of_cases} on {run.device.id}"]
+    caption = [f"{number_of_cases} on {_device_in_words(run.device)}"]
     caption += [f"{column.name} {column.cell(cases[0])}" for column in constant if column.cell(cases[0]) != _NOTHING]
     text = ", ".join(caption)
     if left_out:
         text += f" (not shown in {width} columns: {', '.join(left_out)})"
     legend = "; ".join(column.legend for column in columns if column.legend)
     return [*_wrapped(text, width), "", *(line.rstrip() for line in lines), *(_wrapped(legend, width) if legend else [])]
+
+
+def _device_in_words(device: DeviceResult) -> str:
+    return device.id if device.name is None else f"{device.name} ({device.id})"
 
 
 def conclusion(run: RunResult) -> str:
@@ -200,8 +206,22 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
             _Column("baseline", "baseline\nms", _baseline, spare=5, legend="baseline: the median before"),
             _Column("change", "change\n%", _change),
         ]
+    figures.append(
+        _Column(
+            "builds", "builds\n%", _builds, spare=6, legend="builds: by how much the slowest build is slower than the fastest"
+        )
+    )
     if all(case.batch == 1 for case in cases):
         figures = [column for column in figures if column.name != "throughput"]  # it would be the median in another unit
+    figures.append(
+        _Column(
+            "on accelerator",
+            "on\naccel.",
+            _on_accelerator,
+            spare=8,
+            legend="on accel.: operations that run on the accelerator",
+        )
+    )
     figures += _energy_columns(cases)
     columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
     return [*columns, _Column("verdict", "verdict", lambda case: str(case.verdict), number=False)]
@@ -283,6 +303,18 @@ def _throughput(case: CaseResult) -> str:
     return _NOTHING if case.latency is None else f"{case.latency.throughput:.4g}"
 
 
+def _builds(case: CaseResult) -> str:
+    spread = None if case.latency is None else case.latency.build_spread
+    return _NOTHING if spread is None else f"{100 * spread:.1f}"
+
+
+def _on_accelerator(case: CaseResult) -> str:
+    found = None if case.coverage is None else case.coverage.found
+    if found is None or found.accelerator in LIBRARIES:
+        return _NOTHING
+    return f"{found.on_accelerator}/{found.operations}"
+
+
 def _energy_columns(cases: Sequence[CaseResult]) -> list[_Column]:
     """One for the rail of the whole board, or, where the device has none, for each of its rails."""
     rails = sorted({name for case in cases if case.telemetry is not None for name in case.telemetry.shown_rails})
@@ -329,7 +361,8 @@ def _interval(case: CaseResult) -> str:
 def _compared_lines(run: RunResult, width: int, now: datetime) -> list[str]:
     """What the cases were compared with: the baseline's sessions and their age, or the software in which two stacks differ."""
     if run.mode == "compare" and run.compared_sessions:
-        return _wrapped(_sessions_in_words(run.compared_sessions, now), width, indent="    ")
+        of = "" if run.device.name is None else f"{run.device.name}: "
+        return _wrapped(of + _sessions_in_words(run.compared_sessions, now), width, indent="    ")
     if run.mode == "against" and run.against is not None:
         return [
             line for text in _stacks_in_words(run.device.software, run.against) for line in _wrapped(text, width, indent="    ")
@@ -382,20 +415,28 @@ def _stacks_in_words(software: Mapping[str, str], against: OtherStack) -> list[s
 
 
 def _reasons(run: RunResult, width: int, markup: Markup) -> list[str]:
-    """One paragraph for each case that is not ``pass``, worst first; those that are unsupported for one reason share theirs."""
+    """One paragraph for each case that is not ``pass``, worst first; those that are unsupported, or out of reach, for one reason share
+    theirs."""
     lines = []
     paragraphs: dict[tuple[Verdict, str, str], list[str]] = {}
     for case in run.cases:
         if case.verdict is Verdict.PASS:
             continue
-        own = "" if case.verdict is Verdict.UNSUPPORTED else case.id
-        paragraphs.setdefault((case.verdict, case.reason, own), []).append(case.id)
+        shared = case.verdict is Verdict.UNSUPPORTED or case.outcome.is_of_the_surroundings
+        paragraphs.setdefault((case.verdict, case.reason, "" if shared else case.name), []).append(case.name)
     for (verdict, reason, _), ids in sorted(paragraphs.items(), key=lambda item: SEVERITY.index(item[0][0])):
         first, *rest = _wrapped(f"{_names(ids)}: {verdict}: {reason}".removesuffix(": "), width, indent="    ")
         before, separator, after = first.partition(f": {verdict}")
         coloured = f": {markup(verdict.value, colour_of(verdict, run.relaxed))}" if separator else ""
         lines += [before + coloured + after, *rest]
     return lines
+
+
+def _names(ids: Sequence[str]) -> str:
+    """All of a few; of many, how many there are and the first ones: a laptop lacks most of the devices that a card has cases for."""
+    if len(ids) <= _MOST_NAMES:
+        return ", ".join(ids)
+    return f"{len(ids)} cases ({', '.join(ids[:_FIRST_NAMES])}, ...)"
 
 
 def _published(run: RunResult, width: int) -> list[str]:
@@ -407,15 +448,12 @@ def _published(run: RunResult, width: int) -> list[str]:
     return lines
 
 
-def _names(ids: Sequence[str]) -> str:
-    """All of a few; of many, how many there are and the first ones: a laptop lacks most of the devices that a card has cases for."""
-    if len(ids) <= _MOST_NAMES:
-        return ", ".join(ids)
-    return f"{len(ids)} cases ({', '.join(ids[:_FIRST_NAMES])}, ...)"
-
-
 def _notes(run: RunResult, width: int) -> list[str]:
     lines = []
+    rebuilt = [case for case in run.cases if case.latency is not None and case.latency.build_spread is not None]
+    if rebuilt:
+        differ = ", ".join(f"{case.name} by {case.latency.build_spread:.1%}" for case in rebuilt if case.latency is not None)
+        lines += _wrapped(f"builds differ: {differ}", width, indent="    ")
     for notice in run.notices:
         lines += _wrapped(f"note: {notice}", width, indent="    ")
     if any(case.latency is not None and case.latency.verdict is Verdict.FASTER for case in run.cases):
@@ -424,9 +462,11 @@ def _notes(run: RunResult, width: int) -> list[str]:
     if cost:
         lines += _wrapped(cost, width, indent="    ")
     # Of two stacks the lines above the table have said it.
-    if run.software_changes is not None and (run.mode == "compare" or (run.mode == "against" and run.against is None)):
-        changes = "; ".join(run.software_changes) or "nothing that is recorded"
-        lines += _wrapped(f"software that changed: {changes}", width, indent="    ")
+    for device in run.each_device:
+        if device.software_changes is not None and (run.mode == "compare" or (run.mode == "against" and run.against is None)):
+            changes = "; ".join(device.software_changes) or "nothing that is recorded"
+            where = "" if device.device.name is None else f" on {device.device.name}"
+            lines += _wrapped(f"software that changed{where}: {changes}", width, indent="    ")
     if run.phases:
         lines += _wrapped(f"time: {', '.join(_phase(run, name) for name in run.phases)}", width, indent="    ")
     return lines

@@ -50,8 +50,11 @@ class Target(Protocol):
     def place_for(self, path: Path) -> str:
         """The path that an agent shall write to, for what is wanted at ``path``."""
 
+    def folder_for(self, path: Path) -> str:
+        """An empty folder that an agent shall write to, for what is wanted in the folder ``path``, which is empty or not there yet."""
+
     def fetch(self, there: str, path: Path) -> None:
-        """Have at ``path`` what an agent wrote to ``there``, as :meth:`place_for` had named it."""
+        """Have at ``path`` what an agent wrote to ``there``, as :meth:`place_for` or :meth:`folder_for` had named it: all or nothing."""
 
     def close(self) -> None:
         """Give back whatever is held open. No agent may be running any more."""

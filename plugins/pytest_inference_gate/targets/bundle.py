@@ -60,6 +60,10 @@ class BundleTarget:
     def place_for(self, path: Path) -> str:
         return str(path)
 
+    def folder_for(self, path: Path) -> str:
+        """That of :meth:`place_for`: nothing is built there any more, and the agent says so."""
+        return str(path)
+
     def fetch(self, there: str, path: Path) -> None:
         """Nothing: the recorded agent has written it here."""
 

@@ -23,6 +23,13 @@ class BundleAddress:
             raise ValueError("is not bundle:PATH with the path of a .results.zip")
         return cls(Path(os.path.abspath(os.path.expanduser(name))))  # noqa: PTH111  (Path.expanduser raises where there is no such user)
 
+    port = None
+
+    @property
+    def host(self) -> str:
+        """What tells it from other boards of a run."""
+        return self.path.name.removesuffix(".zip").removesuffix(".results")
+
     @property
     def place(self) -> str:
         return str(self)

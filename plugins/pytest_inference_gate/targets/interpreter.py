@@ -80,6 +80,10 @@ class InterpreterTarget:
     def place_for(self, path: Path) -> str:
         return str(path)
 
+    def folder_for(self, path: Path) -> str:
+        path.mkdir(exist_ok=True)
+        return str(path)
+
     def fetch(self, there: str, path: Path) -> None:
         """Nothing: it lies there already."""
 

@@ -103,6 +103,7 @@ class SshTarget:
         self._greeting = Greeting(None)
         self._sent: dict[tuple[object, ...], str] = {}
         self._places = 0
+        self._folders: set[str] = set()  # those of conversions
         self._losses = 0
         self._gone: StageFailed | None = None  # why it is not asked any more
 
@@ -141,13 +142,24 @@ class SshTarget:
 
     def place_for(self, path: Path) -> str:
         with self._lock:
-            board = self._ready("load")
-            self._places += 1
-            return f"{board.outbox}/{self._places}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
+            return self._new_place(self._ready("load"), path)
+
+    def folder_for(self, path: Path) -> str:
+        with self._lock:
+            board = self._ready("convert")
+            there = self._new_place(board, path)
+            self._folders.add(there)
+        self._guarded(lambda: board.files.new_folder(there), "convert")
+        return there
+
+    def _new_place(self, board: _Board, path: Path) -> str:
+        self._places += 1
+        return f"{board.outbox}/{self._places}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
 
     def fetch(self, there: str, path: Path) -> None:
-        board = self._ready("predict")
-        self._guarded(lambda: board.files.get(there, path), "predict")
+        stage: Stage = "convert" if there in self._folders else "predict"
+        board = self._ready(stage)
+        self._guarded(lambda: board.files.get(there, path), stage)
 
     def close(self) -> None:
         """Remove what this run alone needed there, and end the connection."""

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from .bundle_address import BundleAddress
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
@@ -79,6 +84,16 @@ class SshAddress:
     def _for_hand(self) -> list[str]:
         port = [] if self.port is None else ["-p", str(self.port)]
         return [*port, self.host if self.user is None else f"{self.user}@{self.host}"]
+
+
+def board_names(addresses: Sequence[SshAddress | BundleAddress]) -> list[str]:
+    """Short names that tell the boards apart, fit for the id of a test: the host, with its port where the host alone does not tell."""
+    hosts = [address.host for address in addresses]
+    names = []
+    for address in addresses:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", address.host)
+        names.append(name if hosts.count(address.host) == 1 else f"{name}:{address.port or 22}")
+    return names
 
 
 def _host(place: str) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shlex
-import tarfile
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from ..atomic_files import explained, size_text
+from ..agent import file_store
+from ..atomic_files import explained, free_bytes, size_text
 from ..errors import GateError
 from .ssh_connection import Completed, SshConnection, in_shell
 from .ssh_failures import last_line
@@ -23,6 +26,7 @@ _BLOCK = 2**18
 _WORTH_A_LINE = 32 * 2**20  # bytes: what is smaller is sent in a moment
 _SLOWEST = 100_000  # bytes a second: a link that is slower is as good as none
 _SECONDS = 60.0
+LARGEST_BYTES = 64 * 2**30  # of what is fetched: no model for such a board is as large, and a damaged answer may say anything
 _BOOT = "import sys;exec(sys.stdin.buffer.read(int(sys.argv[1])).decode())"
 
 Kind = Literal["file", "tree"]
@@ -51,48 +55,18 @@ class Parcel:
         """Reads all of it. Raises ``OSError``."""
         kind: Kind = "tree" if path.is_dir() else "file"
         digest, size = hashlib.sha256(), 0
-        for block in _blocks(path, kind):
+        for block in file_store.blocks(str(path)):
             digest.update(block)
             size += len(block)
         return cls(path, kind, digest.hexdigest(), size)
 
     def blocks(self) -> Iterator[bytes]:
-        return _blocks(self.path, self.kind)
+        return file_store.blocks(str(self.path))
 
     @property
     def name(self) -> str:
         """As on the board, where each file has a folder of its own: the ending counts, odd characters do not."""
         return re.sub(r"[^A-Za-z0-9._-]", "_", self.path.name).lstrip(".-") or "file"
-
-
-def _blocks(path: Path, kind: Kind) -> Iterator[bytes]:
-    return _tree_blocks(path) if kind == "tree" else _file_blocks(path)
-
-
-def _file_blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            yield block
-
-
-def _tree_blocks(folder: Path) -> Iterator[bytes]:
-    """A tar archive of the folder's content: equal content gives equal bytes. Links are followed."""
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
-        if path.is_dir():
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            yield entry.tobuf(tarfile.PAX_FORMAT)
-            continue
-        entry.size, entry.mode = path.stat().st_size, 0o644
-        yield entry.tobuf(tarfile.PAX_FORMAT)
-        sent = 0
-        for block in _file_blocks(path):
-            sent += len(block)
-            yield block
-        if sent != entry.size:
-            raise OSError(f"{path} changed while it was read")
-        yield b"\0" * (-sent % tarfile.BLOCKSIZE)
-    yield b"\0" * (2 * tarfile.BLOCKSIZE)
 
 
 class BoardFiles:
@@ -130,30 +104,57 @@ class BoardFiles:
                 quarter = 4 * sent // parcel.size
                 self._progress(f"sent {25 * quarter} % of {parcel.path.name}")
 
+    def new_folder(self, there: str) -> None:
+        """Make an empty folder for what an agent writes, in the one that :meth:`open_run` gave."""
+        self._ask("new-folder", there)
+
     def get(self, there: str, here: Path) -> None:
-        """Fetch a file, which is removed there. Raises :class:`FilesRefused`, ``ConnectionFailed``, or a ``GateError`` of this disk."""
+        """Fetch a file, or a folder with all that is in it, which is removed there. It is here in full or not at all.
+
+        Raises :class:`FilesRefused`, ``ConnectionFailed``, or a ``GateError`` of this disk.
+        """
+        weight = int(self._ask("weigh", there)["bytes"])
+        if weight > LARGEST_BYTES:
+            raise FilesRefused(
+                f"{self._place} has {size_text(weight)} to give for {here.name}, more than {size_text(LARGEST_BYTES)}: see what its"
+                " converter writes"
+            )
+        if weight >= _WORTH_A_LINE:
+            self._progress(f"fetching {here.name}, {size_text(weight)}, from {self._place}")
         with explained(f"write {here.name}", here.parent):
+            free = free_bytes(here.parent)
+            if free is not None and free < weight:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             temporary = here.with_name(f".{here.name}.{os.getpid()}.tmp")
             try:
-                with temporary.open("wb") as stream:
-                    done = self._run(["give", there], (), None, lambda output: self._receive(output, stream))
-                self._check(done)
-                temporary.replace(here)
+                seconds = _SECONDS * 10 + weight / _SLOWEST
+                self._check(self._run(["give", there], (), seconds, lambda output: self._receive(output, temporary)))
+                temporary.replace(here)  # an empty folder there gives way
             finally:
-                temporary.unlink(missing_ok=True)
+                shutil.rmtree(temporary, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
 
-    def _receive(self, output: IO[bytes], stream: IO[bytes]) -> bytes:
+    def _receive(self, output: IO[bytes], here: Path) -> bytes:
         """Write what comes after the line that announces it, and return the line; what is cut or damaged makes it empty."""
         line = output.readline()
         announced = _json(line)
         if announced is None or "size" not in announced:
             return line
-        digest, size = hashlib.sha256(), 0
-        while block := output.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
-            stream.write(block)
-        return line if (size, digest.hexdigest()) == (announced["size"], announced["sha256"]) else b""
+        received = file_store.Received(output, int(announced["size"]))
+        try:
+            if announced["kind"] == "tree":
+                here.mkdir()
+                file_store.unpack(received, str(here))
+                received.drain()  # the archive may end before its last blocks
+            else:
+                with here.open("wb") as stream:
+                    while block := received.read():
+                        stream.write(block)
+        except file_store.Refused:
+            return b""
+        whole = not received.left and received.digest.hexdigest() == announced["sha256"]
+        return line if whole else b""
 
     def open_run(self, token: str) -> str:
         """A folder there for what the agents of a run write."""
@@ -175,7 +176,7 @@ class BoardFiles:
         self,
         arguments: list[str] | tuple[str, ...],
         data: Iterator[bytes] | tuple[()],
-        seconds: float | None,
+        seconds: float,
         receive: Callable[[IO[bytes]], bytes] | None = None,
     ) -> Completed:
         program = _program()
@@ -185,9 +186,7 @@ class BoardFiles:
             yield program
             yield from data
 
-        # What comes back are predictions: as long as an ImageNet's worth of them may take.
-        limit = _SECONDS * 10 if seconds is None else seconds
-        return self._connection.run(in_shell(f"exec {shlex.join(command)}"), data=everything(), seconds=limit, receive=receive)
+        return self._connection.run(in_shell(f"exec {shlex.join(command)}"), data=everything(), seconds=seconds, receive=receive)
 
     def _check(self, done: Completed, what: Parcel | None = None) -> dict[str, Any]:
         message = _json(done.output.partition(b"\n")[0])

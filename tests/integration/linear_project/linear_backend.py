@@ -3,7 +3,10 @@
 Its artifact is a small JSON file, which tests can change in order to make a model slower, damaged or unloadable: ``work`` repeats
 the product, so that an inference takes that many times as long. ``log`` names a file that gets a line for each conversion, and
 ``wait_for`` one for which the conversion waits. ``recorded`` names a folder of recorded distributions, which take the place of this
-machine's clock. ``other`` holds what is different with the other one of two software stacks.
+machine's clock. ``coverage`` is what the runtime tells of its accelerator, ``converted`` what the converter does, ``remarks`` what it
+remarks. ``builds`` holds what is different with one conversion after the other (the last one stands for all that come later): a builder
+that makes another model of the same each time; ``factor`` slows its recorded clock down. ``other`` holds what is different with the
+other one of two software stacks.
 """
 
 import fcntl
@@ -67,7 +70,7 @@ class RecordedClock:
     rounds of a process lie evenly within one percent of its median.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, factor):
         with open(os.path.join(folder, STACK + ".json")) as stream:
             medians = json.load(stream)
         with open(os.path.join(folder, STACK + ".taken"), "a+") as stream:
@@ -75,7 +78,7 @@ class RecordedClock:
             stream.seek(0)
             taken = len(stream.read())
             stream.write("x")
-        self.median = medians[min(taken, len(medians) - 1)]
+        self.median = factor * medians[min(taken, len(medians) - 1)]
         self.seconds = 1.0
         self.rounds = 0
         measure = sys.modules["inference_gate_agent.measure"]
@@ -99,9 +102,17 @@ def convert(request, progress):
         os.kill(os.getpid(), signal.SIGSEGV)
     if source.get("convert") == "fail":
         raise ValueError("the converter does not know this layer")
+    if "builds" in source:
+        with open(source["built"], "a+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(0)
+            number = len(stream.read())
+            stream.write("x")
+        source.update(source["builds"][min(number, len(source["builds"]) - 1)], build=number)
     with open(os.path.join(request["output_directory"], MODEL), "w") as stream:
         json.dump(dict(source, precision=request["precision"]), stream)
-    return {"model": MODEL, "converter": {"numpy": numpy.__version__}, "details": {}}
+    details = {"coverage": source.get("converted"), "remarks": source.get("remarks", [])}
+    return {"model": MODEL, "converter": {"numpy": numpy.__version__}, "details": details}
 
 
 class Runner:
@@ -120,6 +131,8 @@ class Runner:
             self.weights = numpy.round(self.weights * 127 / numpy.abs(self.weights).max()) * numpy.abs(self.weights).max() / 127
         self.work = int(source.get("work", 1))
         self.recorded = source.get("recorded")
+        self.told = source.get("coverage")
+        self.factor = source.get("factor", 1.0)
         self.clock = None
         self.inputs = [
             {"name": "x", "shape": [batch] + list(input["shape"]), "dtype": "float32", "scale": None, "zero_point": None}
@@ -139,8 +152,11 @@ class Runner:
         if self.recorded is None:
             return self.infer
         if self.clock is None:
-            self.clock = RecordedClock(self.recorded)
+            self.clock = RecordedClock(self.recorded, self.factor)
         return self.clock.pass_one_round
+
+    def coverage(self):
+        return self.told
 
     def get_output(self):
         return self.y.astype(numpy.float32)

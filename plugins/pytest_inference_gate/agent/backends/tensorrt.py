@@ -109,9 +109,11 @@ def convert(request, progress):
     _write(os.path.join(directory, PROVENANCE), json.dumps(provenance, indent=1, sort_keys=True).encode("utf-8"))
     progress("inspecting the engine")
     _, loaded = tensorrt_api.deserialize(trt, logger, engine, plan.dla_core)
+    placement = tensorrt_api.placement(trt, loaded, logger, plan.dla_core)
     details.update(
         engine=provenance,
-        coverage=tensorrt_api.coverage(trt, loaded, logger, plan.dla_core),
+        coverage=tensorrt_api.coverage(placement, here["tensorrt"]),
+        placement=placement,
         timing_cache={
             "file": TIMING_CACHE,
             "sha256": _sha256(cache),
@@ -120,6 +122,11 @@ def convert(request, progress):
         },
         workspace_bytes=plan.workspace_bytes,
     )
+    if plan.timing_cache and details["timing_cache"]["start"] != "continued":
+        details["remarks"] = [
+            "the pinned timing cache was %s, so this build chose its kernels anew"
+            % details["timing_cache"]["start"].partition(",")[0]
+        ]
     return {"model": ENGINE, "converter": dict(versions, **here), "details": details}
 
 

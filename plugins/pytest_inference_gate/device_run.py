@@ -1,0 +1,499 @@
+"""What happens on one device before the first test: its cases are built where only it can, sent, run over their pictures and measured.
+
+What goes wrong with one case becomes its outcome, and what goes wrong with the device becomes that of all its cases: never an error of the
+run, which may have other devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .accelerators import MARKERS
+from .accuracy import FLOAT_REFERENCE, OTHER_STACK, compare_predictions
+from .agent_role import AgentRole, RunningAgents
+from .artifacts import StoredArtifact
+from .case_selection import WantedCase
+from .cases import Case
+from .coverage import Coverage, MalformedCoverage, converter_coverage
+from .devices import Condition
+from .errors import GateError
+from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
+from .machine_watch import MachineWatch
+from .outcome import Outcome, StageFailed
+from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
+from .preparation import Preparation, PreparedInputs, load_arguments
+from .progress import Progress
+from .sequential import EARLIEST
+from .side_by_side import Task, jobs_here, side_by_side
+from .stack_preparations import StackPreparations
+from .sweep import Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
+
+if TYPE_CHECKING:
+    import numpy
+
+    from .bundle_export import BundleCase, BundleFiles
+    from .decision import LatencyDecision
+    from .options import Settings
+    from .run_environment import DeviceUnderTest
+
+Metric = Callable[["numpy.ndarray[Any, Any]", "numpy.ndarray[Any, Any] | None"], float]
+
+
+class Comparing(Protocol):
+    """What the measurements of a device's cases are held against."""
+
+    def decide(self, record: CaseRecord) -> LatencyDecision | None:
+        """What a case's measurements say so far, and how many more are wanted; ``None`` where they are compared with nothing."""
+
+    def compares(self, case: Case) -> bool:
+        """Whether the baseline has the case."""
+
+
+class DeviceRun:
+    """Fills one :class:`CaseRecord` for each wanted case of a device, and tells where the time went in ``phases`` (seconds).
+
+    ``records`` are by the case's id; ``used`` holds those of the cases on which something was run; ``notes`` are sentences for the user.
+    Its methods are called in their order: :meth:`fetch`, the tasks of :meth:`conversions`, then :meth:`execute`, which may run in a
+    thread of its own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: DeviceUnderTest,
+        wanted: Sequence[WantedCase],
+        other_cases: Mapping[str, Case],
+        preparations: StackPreparations,
+        metrics: Mapping[str, Metric],
+        seed: int,
+        progress: Progress,
+        running: RunningAgents,
+        comparing: Comparing,
+    ) -> None:
+        self.plan = Plan.of(settings.rounds, settings.warm_up)
+        self.phases: dict[str, float] = {}
+        self.records = {one.case.id: CaseRecord(one.case, wanted_builds=one.builds) for one in wanted}
+        self.used: set[str] = set()
+        self.notes: list[str] = []
+        self.condition_before = self.condition_after = Condition()
+        self.canary: dict[str, Any] = {}  # what the machine's canary showed, as the session file keeps it
+        self._settings = settings
+        self._device = device
+        self._wanted = wanted
+        self._preparations = preparations
+        self._metrics = metrics
+        self._seed = seed
+        self._progress = progress
+        self._running = running
+        self._comparing = comparing
+        self._alive: list[WantedCase] = []
+        if device.other is not None:
+            for case_id, record in self.records.items():
+                record.other = OtherSide(other_cases.get(case_id))
+        if device.failure is not None:
+            for record in self.records.values():
+                record.outcome = device.failure
+
+    def fetch(self, *, for_bundle: bool = False) -> None:
+        """See which cases the device can run, and have their checkpoints and pictures. What runs a bundle is not known here."""
+        able = self._require_not_built_there if for_bundle else self._require_runtime
+        self._alive = [
+            one
+            for one in self._wanted
+            if one.anything
+            and self.records[one.case.id].outcome.ok
+            and self._attempt(one, able)
+            and self._attempt(one, self._fetch_and_prepare)
+        ]
+
+    def conversions(self) -> list[Task]:
+        """What the converter makes for this device: it may be done side by side with that of others."""
+        tasks = []
+        for one in self._alive:
+            if self._preparations.own.is_built_on_device(one.case):
+                tasks.append(self._task(one, partial(self._prepare_source, one.case)))
+            else:
+                tasks += self._conversions_of(one)
+        return tasks
+
+    def execute(self) -> None:
+        """All that the device itself does. Raises a ``GateError`` for what keeps any case from being prepared, such as a full disk."""
+        building = [one for one in self._alive if self._preparations.own.is_built_on_device(one.case)]
+        if building:
+            # One by one: a builder times its kernels in order to choose among them.
+            with self._phase("build"):
+                side_by_side([task for one in building for task in self._conversions_of(one)], 1, self._running)
+        self.notes += conversion_remarks(self.records.values())
+        if self._elsewhere:
+            with self._phase("send"):
+                for one in self._alive:
+                    if self.records[one.case.id].outcome.ok and (one.accuracy or one.latency):
+                        self._attempt(one, self._send)
+        with self._phase("predict"):
+            predicting = [one for one in self._alive if one.accuracy and self.records[one.case.id].outcome.ok]
+            self._side_by_side(predicting, self._predict)
+        self._measure([one.case for one in self._alive if one.latency and self.records[one.case.id].outcome.ok])
+        with self._phase("predict"):
+            self._side_by_side(self._alive, self._run_other_alone)
+
+    @contextlib.contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - start
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether the runtime has a machine of its own, of whose cores and memory nothing is known here."""
+        return not self._device.runtime.target.is_here
+
+    def _side_by_side(self, wanted: Sequence[WantedCase], act: Callable[[Case], None]) -> None:
+        """As many at once as this machine allows; of another machine nothing is known, and it gets them one by one.
+
+        So does an accelerator: not each lets a second process in, and an Edge TPU belongs to the one that has opened it.
+        """
+        for together in (True, False):
+            tasks = [self._task(one, partial(act, one.case)) for one in wanted if (one.case.device not in MARKERS) is together]
+            side_by_side(tasks, jobs_here(self._settings.jobs) if together and not self._elsewhere else 1, self._running)
+
+    # ---------------------------------------------------------------- failing
+
+    def _task(self, one: WantedCase, run: Callable[[], None]) -> Task:
+        return Task(run, partial(self._fail, one.case.id))
+
+    def _fail(self, case_id: str, outcome: Outcome) -> None:
+        if self.records[case_id].outcome.ok:  # the first failure is the one that matters
+            self.records[case_id].outcome = outcome
+
+    def _attempt(self, one: WantedCase, step: Callable[[WantedCase], None]) -> bool:
+        try:
+            step(one)
+        except StageFailed as failure:
+            self._fail(one.case.id, failure.outcome)
+            return False
+        return True
+
+    # ---------------------------------------------------------------- fetching, converting
+
+    def _require_runtime(self, one: WantedCase) -> None:
+        other = self.records[one.case.id].other
+        if other is not None and self._device.other is not None:
+            try:
+                self._device.other.runtime.require(one.case, convert=False)
+            except StageFailed as failure:
+                other.outcome = failure.outcome
+        self._device.runtime.require(one.case, convert=False)
+        if other is not None and not other.outcome.ok:
+            message = f"nothing to compare with, since the other stack does not run it: {other.outcome.message}"
+            raise StageFailed(Outcome("unsupported", "load", message))
+
+    def _require_not_built_there(self, one: WantedCase) -> None:
+        if self._preparations.own.is_built_on_device(one.case):
+            message = (
+                f"{one.case.backend} builds on the device that runs it, which a bundle does not do yet: reach the board by ssh"
+            )
+            raise StageFailed(Outcome("unsupported", "convert", message))
+
+    def bundle_cases(self, files: BundleFiles) -> list[BundleCase]:
+        """What a board is asked to do with the cases that could be converted; all that it takes is put into ``files``."""
+        from .bundle_export import BundleCase
+
+        cases = []
+        for one in self._alive:
+            record = self.records[one.case.id]
+            if record.artifact is None or not record.outcome.ok or not (one.accuracy or one.latency):
+                continue
+            load = load_arguments(one.case, record.artifact, files.put)
+            inputs = files.put(self._preparations.own.evaluation_inputs(one.case.card).path)
+            cases.append(BundleCase(one.case.id, load, inputs, one.accuracy, one.latency, record.artifact.digest))
+        return cases
+
+    def _fetch_and_prepare(self, one: WantedCase) -> None:
+        self._preparations.own.checkpoint(one.case.card)
+        self._preparations.own.evaluation_inputs(one.case.card)
+
+    def _conversions_of(self, one: WantedCase) -> list[Task]:
+        tasks = [self._task(one, partial(self._convert, one))]
+        other = self.records[one.case.id].other
+        if other is not None and other.case is not None:
+            tasks.append(self._task(one, partial(self._convert_other, other, other.case)))
+        return tasks
+
+    def _prepare_source(self, case: Case) -> None:
+        self._preparations.own.prepare_source(case, self._device.runtime)
+
+    def _convert(self, one: WantedCase) -> None:
+        preparation = self._preparations.of(one.case, own=True)
+        record, runtime = self.records[one.case.id], self._device.runtime
+        record.artifact = _checked(preparation.artifact(one.case, runtime))
+        record.further = _further_builds(preparation, one.case, runtime, record.wanted_builds)
+        if not one.accuracy and not one.latency:
+            self.used.add(one.case.id)
+
+    def _convert_other(self, other: OtherSide, case: Case) -> None:
+        stack = self._device.other
+        assert stack is not None and self._preparations.other is not None
+        try:
+            self._preparations.other.evaluation_inputs(case.card)
+            preparation = self._preparations.of(case, own=False)
+            other.artifact = _checked(preparation.artifact(case, stack.runtime))
+            other.further = _further_builds(preparation, case, stack.runtime, self.records[case.id].wanted_builds)
+        except StageFailed as failure:
+            other.outcome = failure.outcome
+
+    # ---------------------------------------------------------------- sending, predicting
+
+    def _send(self, one: WantedCase) -> None:
+        """Before anything runs there: what is sent in the middle of measuring would be measured too."""
+        put = self._device.runtime.target.put
+        for artifact in self.records[one.case.id].builds:
+            put(artifact.payload)
+        put(self._preparations.own.evaluation_inputs(one.case.card).path)
+
+    def _predict(self, case: Case) -> None:
+        """Figures and metrics; the predictions themselves are not kept, since those of all cases may be larger than the memory."""
+        import numpy
+
+        record = self.records[case.id]
+        assert record.artifact is not None
+        inputs = self._preparations.own.evaluation_inputs(case.card)
+        reference = self._other_predictions(record)
+        record.compared_with = FLOAT_REFERENCE if reference is None else OTHER_STACK
+        if reference is None:
+            reference = self._preparations.own.reference_predictions(case)
+        predictions = self._predictions(self._device.runtime, case, record.artifact, inputs, f"{case.id}.predict", record.told)
+        labels = None if inputs.labels is None else numpy.asarray(inputs.labels)
+        try:
+            record.figures = compare_predictions(predictions, labels, reference)
+        except (GateError, ValueError) as error:
+            raise StageFailed(Outcome("run_error", "predict", str(error))) from None
+        record.metrics = {name: self._metric(name, predictions, labels) for name in self._metrics}
+        for number, further in enumerate(record.further, start=2):
+            log_name = f"{case.id}.predict-build{number}"
+            predictions = self._predictions(self._device.runtime, case, further.artifact, inputs, log_name, further.told)
+            further.figures = compare_predictions(predictions, labels, reference)
+            further.metrics = {name: self._metric(name, predictions, labels) for name in self._metrics}
+        self.used.add(case.id)
+
+    def _other_predictions(self, record: CaseRecord) -> numpy.ndarray[Any, Any] | None:
+        other, stack = record.other, self._device.other
+        if other is None or other.case is None or other.artifact is None or stack is None or self._preparations.other is None:
+            return None
+        try:
+            inputs = self._preparations.other.evaluation_inputs(other.case.card)
+            log_name = f"{record.case.id}.predict-other"
+            found = self._predictions(stack.runtime, other.case, other.artifact, inputs, log_name, other.told)
+        except StageFailed as failure:
+            other.outcome = failure.outcome
+            return None
+        other.ran = True
+        return found
+
+    def _run_other_alone(self, case: Case) -> None:
+        """Whether the other stack runs what this one does not: only then the case is broken by this one."""
+        record = self.records[case.id]
+        if record.other is not None and record.other.outcome.ok and not record.other.ran and not record.outcome.ok:
+            self._other_predictions(record)
+
+    def _predictions(
+        self,
+        role: AgentRole,
+        case: Case,
+        artifact: StoredArtifact,
+        inputs: PreparedInputs,
+        log_name: str,
+        told: list[Coverage],
+    ) -> numpy.ndarray[Any, Any]:
+        """What the model says; what its runtime tells of the accelerator is added to ``told``."""
+        import numpy
+
+        found = self._device.logs / f"{log_name}.npy"
+        target = role.target
+        there = target.place_for(found)
+        with role.start(log_name) as agent:
+            agent.load(load_arguments(case, artifact, target.put))
+            coverage = runtime_coverage(agent.predict({"inputs": target.put(inputs.path), "outputs": there}), "predict")
+        if coverage is not None:
+            told.append(coverage)
+        target.fetch(there, found)
+        predictions: numpy.ndarray[Any, Any] = numpy.load(found, allow_pickle=False)
+        found.unlink()
+        return predictions
+
+    def _metric(self, name: str, predictions: numpy.ndarray[Any, Any], labels: numpy.ndarray[Any, Any] | None) -> float:
+        try:
+            return float(self._metrics[name](predictions, labels))
+        except Exception as error:  # it is a user's code, and must not end the run of all other cases
+            reason = " ".join(str(error).split())
+            message = f"the metric {name!r} of the hook pytest_inference_gate_metrics raised {type(error).__name__}: {reason}; correct it"
+            raise StageFailed(Outcome("run_error", "predict", message)) from error
+
+    # ---------------------------------------------------------------- measuring
+
+    def _measure(self, cases: Sequence[Case]) -> None:
+        """Measure every case until ``decide`` wants no more of it, or its budget is spent, and watch the machine meanwhile."""
+        if not cases:
+            return
+        order = random.Random(self._seed)
+        self._progress.step(f"measuring in the order of --gate-seed={self._seed}")
+        before = None if self._elsewhere else Condition.now()
+        with MachineWatch(self._device.runtime) as watch:
+            self._measure_all(cases, order, watch)
+            watch.read()
+        # Of a board nothing can be read in this process: there it is what its own watch saw first and last.
+        self.condition_before = before or watch.before
+        self.condition_after = watch.after if before is None else Condition.now()
+        self.canary = watch.as_dict()
+        self.notes += watch.remarks
+        self.notes += telemetry_remarks(replicate for case in cases for replicate in self.records[case.id].all_replicates)
+        for case in cases:
+            if self.records[case.id].measured:
+                self.used.add(case.id)
+
+    def _measure_all(self, cases: Sequence[Case], order: random.Random, watch: MachineWatch) -> None:
+        wanted = {case.id: self._at_first(self.records[case.id]) for case in cases}
+        while wanted:
+            fresh = all(self.records[case_id].measured >= self._first(self.records[case_id]) for case_id in wanted)
+            if fresh:
+                self._announce(wanted)
+            phase = "confirm" if fresh else "measure"
+            self._sweep(phase, [case for case in cases if case.id in wanted], wanted, order, watch)
+            measured = [self.records[case.id] for case in cases if self.records[case.id].outcome.ok]
+            wanted = {record.case.id: more for record in measured if (more := self._more(record)) > 0}
+
+    def _at_first(self, record: CaseRecord) -> int:
+        """How many replicates are taken before anything is looked at: all of them where there is nothing to stop early for."""
+        compares = self._takes_turns(record) or self._comparing.compares(record.case)
+        first = self._first(record)
+        if self._recorded is not None:
+            return min(EARLIEST, first, self._recorded) if compares else self._recorded
+        return min(max(EARLIEST, record.wanted_builds or 1), first) if compares else first
+
+    @property
+    def _recorded(self) -> int | None:
+        """How many replicates of a case there are of a board that cannot be asked any more; ``None`` where it can."""
+        recording = self._device.runtime.target.recording
+        return None if recording is None else recording.replicates
+
+    def _first(self, record: CaseRecord) -> int:
+        return replicates_at_first(record, self._settings.replicates)
+
+    def _more(self, record: CaseRecord) -> int:
+        decision = self._comparing.decide(record)
+        wanted = max(0, self._first(record) - record.measured) if decision is None else decision.wanted
+        if self._recorded is not None:
+            return min(wanted, self._recorded - record.measured)
+        if record.measured < self._first(record) or not record.cost:
+            return wanted
+        affordable = int((self._settings.budget - record.cost) / (record.cost / record.measured))
+        return max(0, min(wanted, affordable))
+
+    def _announce(self, wanted: Mapping[str, int]) -> None:
+        names = f"{len(wanted)} case{'s look' if len(wanted) > 1 else ' looks'}"
+        what = "the other stack" if self._device.other else "the baseline"
+        self._progress.step(f"{names} different from {what}: measuring {sum(wanted.values())} times more to be sure")
+
+    def _sweep(
+        self, phase: str, cases: Sequence[Case], counts: Mapping[str, int], order: random.Random, watch: MachineWatch
+    ) -> None:
+        self._progress.begin_measuring()
+        with self._phase(phase):
+            failed = sweep(
+                cases,
+                counts,
+                self._measure_once,
+                order=order,
+                progress=self._progress.measuring,
+                before_pass=watch.read_now_and_then,
+            )
+        for case_id, failure in failed.items():
+            self._fail(case_id, failure.outcome)
+
+    def _measure_once(self, case: Case) -> None:
+        record = self.records[case.id]
+        start = time.perf_counter()
+        try:
+            if self._takes_turns(record):
+                self._measure_pair(record)
+            else:
+                self._measure_alone(record)
+        finally:
+            if self._recorded is None:  # what it cost elsewhere is not known
+                record.cost += time.perf_counter() - start
+
+    def _takes_turns(self, record: CaseRecord) -> bool:
+        return record.other is not None and record.other.case is not None and record.other.outcome.ok
+
+    def _measure_alone(self, record: CaseRecord) -> None:
+        assert record.artifact is not None
+        inputs = self._preparations.own.evaluation_inputs(record.case.card)
+        log_name = f"{record.case.id}.measure-{record.measured + 1}"
+        runtime = self._device.runtime
+        build = record.measured % len(record.builds)
+        replicate = measure_replicate(runtime, record.case, record.builds[build], inputs, self.plan, log_name)
+        record.replicates.append(replace(replicate, build=build))
+
+    def _measure_pair(self, record: CaseRecord) -> None:
+        other, stack = record.other, self._device.other
+        assert other is not None and other.case is not None and other.artifact is not None
+        assert record.artifact is not None and stack is not None and self._preparations.other is not None
+        inputs = self._preparations.own.evaluation_inputs(record.case.card)
+        other_inputs = self._preparations.other.evaluation_inputs(other.case.card)
+        build, other_build = record.measured % len(record.builds), record.measured % len(other.builds)
+        try:
+            pair = measure_pair(
+                Side(self._device.runtime, record.case, record.builds[build], inputs),
+                Side(stack.runtime, other.case, other.builds[other_build], other_inputs),
+                record.measured,
+                Plan(self.plan.warm_up, WARM_UP_ROUNDS),
+                BlockPlan.of(self._settings.rounds),
+                f"{record.case.id}.pair-{record.measured + 1}",
+            )
+        except SideFailed as failure:
+            if failure.candidate:
+                raise
+            other.outcome = failure.outcome
+            self._measure_alone(record)  # so that the case, which works here, has figures
+            return
+        other.ran = True
+        candidate, reference = replace(pair.candidate, build=build), replace(pair.reference, build=other_build)
+        record.pairs.append(replace(pair, candidate=candidate, reference=reference))
+
+
+def _further_builds(preparation: Preparation, case: Case, runtime: AgentRole, wanted: int | None) -> list[FurtherBuild]:
+    """All builds but the first one, each by itself: what an earlier one learnt about the kernels of this device is not handed on."""
+    return [FurtherBuild(_checked(preparation.artifact(case, runtime, build=number))) for number in range(1, wanted or 1)]
+
+
+def _checked(artifact: StoredArtifact) -> StoredArtifact:
+    """The artifact, whose converter tells its coverage in a form that can be read. Raises :class:`StageFailed`."""
+    try:
+        converter_coverage(artifact.provenance)
+    except MalformedCoverage as problem:
+        message = f"what the converter tells of the coverage {problem}: correct the backend's convert()"
+        raise StageFailed(Outcome("build_error", "convert", message, log=artifact.log)) from None
+    return artifact
+
+
+def conversion_remarks(records: Iterable[CaseRecord]) -> list[str]:
+    """What the conversions want the user to know (``details["remarks"]``), each sentence once for each artifact, from the store or not."""
+    found: dict[tuple[str, str], str] = {}
+    for record in records:
+        for artifact in [*record.builds, *(record.other.builds if record.other is not None else ())]:
+            details = artifact.provenance.get("details")
+            remarks = details.get("remarks") if isinstance(details, Mapping) else None
+            for remark in remarks if isinstance(remarks, list) else ():
+                case = record.case
+                sentence = " ".join(str(remark).split())
+                found.setdefault(
+                    (artifact.digest, sentence), f"{case.model}-{case.backend}-{case.precision}-b{case.batch}: {sentence}"
+                )
+    return list(dict.fromkeys(found.values()))
