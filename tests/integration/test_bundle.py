@@ -174,7 +174,7 @@ class TestTheWholeWay:
         target = bundles.export("--replicates=3").measured()
         linear_project.write_model(work=2)
         _, document = linear_project.gate_json(target)
-        assert "with another artifact than the one that is converted here now" in document["cases"][0]["outcome"]["message"]
+        assert "was measured with another artifact" in document["cases"][0]["outcome"]["message"]
 
 
 class TestOnTheBoard:

@@ -70,10 +70,6 @@ class BundleTarget:
     def close(self) -> None:
         self.results.close()
 
-    def case_of(self, arguments: Mapping[str, Any]) -> str | None:
-        """The case for which an agent was asked to load just this."""
-        return next((case_id for case_id, load in self.results.load.items() if dict(load) == dict(arguments)), None)
-
     def replicate(self, case_id: str, *, take: bool = False) -> Any:
         """The next replicate of the case, ``None`` where all were given; ``take`` gives it away."""
         with self._lock:
@@ -126,22 +122,21 @@ class RecordedAgent(AgentProcess):
         raise StageFailed(Outcome("unreachable", stage, message))
 
     def _load(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        self._case_id = self._target.case_of(arguments)
-        if self._case_id is None:
-            self._fail("load", self._why_unknown())
-        case = self._recorded(self._case_id)
-        replicate = self._target.replicate(self._case_id)
+        results, path = self._target.results, self._target.address.path
+        # Two cases may load the very same file; logs are named after the case that the agent is for.
+        case_id = self.log.name.removesuffix(".log").rpartition(".")[0]
+        if case_id not in results.load:
+            self._fail("load", f"{path} has no such case: select those that it has, or export a bundle with this one")
+        if dict(results.load[case_id]) != dict(arguments):
+            again = "with another artifact, or other settings, than the one that is converted here now: export the bundle again"
+            self._fail("load", f"{path} was measured {again}")
+        self._case_id = case_id
+        case = self._recorded(case_id)
+        replicate = self._target.replicate(case_id)
         part = replicate if replicate is not None else case.predict
         if part is not None:
             return dict(part.load.model_dump())
         self._give_failure(case, "load")
-
-    def _why_unknown(self) -> str:
-        path = self._target.address.path
-        # Logs are named after the case that the agent is for.
-        if any(self.log.name.startswith(f"{case_id}.") for case_id in self._target.results.load):
-            return f"{path} was measured with another artifact than the one that is converted here now: export the bundle again"
-        return f"{path} has no such case: select those that it has, or export a bundle with this one"
 
     def _recorded(self, case_id: str) -> RecordedCase:
         return self._target.results.cases[case_id]
