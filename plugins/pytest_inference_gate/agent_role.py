@@ -100,9 +100,9 @@ class AgentRole:
             raise StageFailed(Outcome("unsupported", stage, f"{case.backend} has no precision {case.precision}"))
         source = case.card.checkpoint.format
         if convert and source not in backend.get("source_formats", (source,)):
-            raise StageFailed(
-                Outcome("unsupported", stage, f"{self.target.name} has no converter from {source} to {case.backend}")
-            )
+            reason = f"{self.target.name} has no converter from {source} to {case.backend}"
+            why = backend.get("conversion_reason")
+            raise StageFailed(Outcome("unsupported", stage, f"{reason}: {why}" if why else reason))
 
     def _require_device(self, case: Case) -> None:
         states = target_markers(self.probe.get("device") or {})

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .baseline_depth import age_in_words
 from .baseline_location import choose_device, find_baselines
 from .baselines import CANDIDATES, devices_with_baselines
 from .errors import BaselineError
+from .wording import age_in_words, counted
 
 if TYPE_CHECKING:
     from .baselines import BaselineSession
@@ -137,7 +137,6 @@ def _diff(options: argparse.Namespace) -> int:
 
 def _prune(options: argparse.Namespace) -> int:
     from .baseline_pruning import PruneRule, plan_pruning, prune
-    from .baseline_tables import counted
 
     rule = PruneRule(options.keep, options.older_than, options.software_other_than_newest, options.all)
     if not rule.says_anything:
@@ -225,7 +224,7 @@ def _now() -> datetime:
 
 
 def _in_short(session: BaselineSession, now: datetime) -> str:
-    from .baseline_tables import counted, plain, taken
+    from .baseline_tables import plain, taken
 
     text = f"{plain(session.path.stem)}: {taken(session)}, {age_in_words(session.datetime, now)}, {counted(len(session.cases), 'case')}"
     others = f", and {counted(session.others, 'benchmark')} that no gate reads" if session.others else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 
 from .baselines import BaselineSession
+from .wording import CLOCKS_AGREE, counted, duration_in_words, session_time
 
 MARGIN = 1.25
 """Only what a baseline cannot see by so much beyond the tolerance is worth a sentence: what can be seen is itself an estimate."""
@@ -14,49 +15,7 @@ MARGIN = 1.25
 FEW_SESSIONS = 3
 """From fewer sessions the spread between them is not known, so that more of them are what helps. With this many, noise is."""
 
-CLOCKS_AGREE = timedelta(minutes=1)
-"""By so much the clock may have been set back without a word about it."""
-
 _NAMED = 3  # sessions that are named one by one
-
-_UNITS = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60))
-_SHOWN_BELOW = {"month": 90 * 86400, "year": 730 * 86400}  # "75 days" and "18 months" say more than "2 months" and "1 year"
-
-
-def session_time(text: str) -> datetime | None:
-    """The moment that a session file names, in UTC; None where it names none. Without a zone it is UTC, as pytest-benchmark writes it."""
-    try:
-        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    try:
-        return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
-    except OverflowError:
-        return None
-
-
-def duration_in_words(duration: timedelta) -> str:
-    """``"14 days"``, ``"1 hour"``, ``"less than a minute"``: whole units, rounded down, never negative."""
-    seconds = max(0.0, duration.total_seconds())
-    for unit, length in _UNITS:
-        if seconds >= _SHOWN_BELOW.get(unit, length):
-            count = int(seconds // length)
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return "less than a minute"
-
-
-def age_in_words(text: str, now: datetime) -> str:
-    """How old a session is that was taken at `text` (ISO 8601): ``"14 days old"``, ``"3 hours in the future"``, ``"of unknown age"``.
-
-    `now` has a time zone.
-    """
-    moment = session_time(text)
-    if moment is None:
-        return "of unknown age"
-    age = now - moment
-    if age < -CLOCKS_AGREE:
-        return f"{duration_in_words(-age)} in the future"
-    return f"{duration_in_words(age)} old"
 
 
 def baseline_depth_lines(
@@ -74,7 +33,7 @@ def baseline_depth_lines(
     """
     if not sessions:
         return []
-    lines = [f"compared with {_counted(len(sessions), 'session')} ({_names(sessions)}), {_ages(sessions, now)}"]
+    lines = [f"compared with {counted(len(sessions), 'session')} ({_names(sessions)}), {_ages(sessions, now)}"]
     ahead = [session for session in sessions if (moment := session_time(session.datetime)) and moment - now > CLOCKS_AGREE]
     if ahead:
         furthest = max(ahead, key=lambda session: session_time(session.datetime) or now)
@@ -102,8 +61,8 @@ def _thin_sentence(
     weak = [*blind, *dim]
     if not weak:
         return None
-    depth = f"with {_counted(len(sessions), 'session')} of {_replicates(sessions, weak)}"
-    where = "" if len(weak) == len(minimum_detectable) else f" in {len(weak)} of {_counted(len(minimum_detectable), 'case')}"
+    depth = f"with {counted(len(sessions), 'session')} of {_replicates(sessions, weak)}"
+    where = "" if len(weak) == len(minimum_detectable) else f" in {len(weak)} of {counted(len(minimum_detectable), 'case')}"
     few = len(sessions) < FEW_SESSIONS
     word, remedy = (
         ("thin", "record more with --benchmark-save")
@@ -153,7 +112,3 @@ def _ages(sessions: Sequence[BaselineSession], now: datetime) -> str:
         text = f"{youngest} to {oldest} old"
     missing = len(moments) - len(known)
     return f"{text} ({missing} of unknown age)" if missing else text
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

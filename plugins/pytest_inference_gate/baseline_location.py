@@ -52,15 +52,17 @@ def choose_device(root: Path, device: str | None) -> Path:
     Raises BaselineError, naming those there are, where that is not clear.
     """
     known = devices_with_baselines(root, candidates=True)
-    there = f"{root} has {', '.join(known)}" if known else f"{root} has no sessions; record one with pytest --benchmark-save=NAME"
+    if not known:
+        raise BaselineError(
+            f"{root} has no sessions; record one with pytest --benchmark-save=NAME, or name another folder with --baselines=DIR."
+        )
+    there = f"{root} has {', '.join(known)}"
     if device is not None:
         if device not in known:
             raise BaselineError(f"There are no sessions of a device {device!r}: {there}.")
         return root / device
     if len(known) == 1:
         return root / known[0]
-    if not known:
-        raise BaselineError(f"There are no sessions here: {there}, or name the folder with --baselines=DIR.")
     from .devices import local_identity
 
     own = local_identity().id

@@ -20,6 +20,7 @@ from .baselines import (
     select_session_files,
 )
 from .condition_text import condition_differences
+from .device_telemetry import saved_telemetry, summarize_telemetry
 from .devices import SoftwareUnderTest, identity_differences
 from .errors import BaselineError
 
@@ -103,7 +104,8 @@ def find_session(directory: Path, text: str) -> BaselineSession:
 class CaseDifference:
     """One case in two sessions: medians of the replicates in seconds, their ratio, and its 95 % interval from their replicates alone.
 
-    ``interval`` is None where there are too few replicates for one.
+    ``interval`` is None where there are too few replicates for one. ``energy`` holds joules per inference before and after, by rail: of
+    the whole board's rail, where both sessions have it, else of each rail that both have.
     """
 
     id: str
@@ -111,6 +113,7 @@ class CaseDifference:
     after: float
     ratio: float
     interval: tuple[float, float] | None
+    energy: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,4 +157,17 @@ def _case_difference(before: BaselineCase, after: BaselineCase) -> CaseDifferenc
     from .rank_tests import ratio_interval
 
     old, new = median(before.replicates), median(after.replicates)
-    return CaseDifference(before.id, old, new, new / old, ratio_interval(after.replicates, before.replicates))
+    return CaseDifference(
+        before.id, old, new, new / old, ratio_interval(after.replicates, before.replicates), _energy(before, after)
+    )
+
+
+def _energy(before: BaselineCase, after: BaselineCase) -> dict[str, tuple[float, float]]:
+    told = summarize_telemetry(saved_telemetry(after), [saved_telemetry(before)])
+    if told is None:
+        return {}
+    return {
+        name: (rail.baseline_joules_per_inference, rail.joules_per_inference)
+        for name in told.shown_rails
+        if (rail := told.rails[name]).baseline_joules_per_inference is not None
+    }

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from .atomic_files import explained, flush_directory
-from .baseline_depth import session_time
 from .baseline_maintenance import is_foreign, same_software
 from .baselines import BaselineSession, list_session_files, read_session, session_lock
 from .errors import BaselineError
+from .wording import session_time
 
 _REMEDY = "prune where it may be written"
 

@@ -7,12 +7,12 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from .baseline_depth import age_in_words, session_time
 from .baseline_maintenance import DeviceSessions, SessionDifference, holds_cases, is_foreign, same_software, spread
 from .baselines import COMPARED_SESSIONS, BaselineSession
 from .condition_text import condition_figures
 from .devices import SoftwareUnderTest
-from .report.terminal import milliseconds
+from .report.terminal import energy_change, milliseconds
+from .wording import age_in_words, counted, session_time
 
 LIST_SCHEMA = "inference-gate-baselines/1"
 SESSION_SCHEMA = "inference-gate-baseline/1"
@@ -274,7 +274,13 @@ def difference_lines(before: BaselineSession, after: BaselineSession, difference
             for case in difference.cases
         ]
         headers = ["case", "before ms", "after ms", "ratio", "95 % interval"]
+        rails = sorted({name for case in difference.cases for name in case.energy})
+        for row, case in zip(rows, difference.cases, strict=True):
+            row += [energy_change(*case.energy[name]) if name in case.energy else _NOTHING for name in rails]
+        headers += [f"mJ, {name}" for name in rails]
         lines += table(headers, rows, numbers=("before ms", "after ms", "ratio"))
+        if rails:
+            lines.append("mJ: energy of one inference by power rail, before -> after; no verdict rests on it")
     else:
         lines.append("no case is in both")
     for text, case_ids in (
@@ -294,10 +300,6 @@ def difference_lines(before: BaselineSession, after: BaselineSession, difference
 
 
 # ---------------------------------------------------------------- parts
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def plain(text: str) -> str:

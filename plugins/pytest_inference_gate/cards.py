@@ -621,7 +621,7 @@ def _backend_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]
                 yield f"{key}[{index}]", _unknown_name(precision, f"precision of {backend}", known)
             elif precision in precisions[:index]:
                 yield f"{key}[{index}]", f"found {precision!r} a second time, expected each precision once"
-            elif precision in CALIBRATED_PRECISIONS and card.calibration is None:
+            elif precision in CALIBRATED_PRECISIONS and card.calibration is None and card.checkpoint.format != "tflite":
                 yield (
                     f"{key}[{index}]",
                     f"found {precision!r} but no calibration set; expected a [calibration] table with pictures "

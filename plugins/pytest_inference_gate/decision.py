@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
 from statistics import median
+from typing import Protocol
 
 from .rank_tests import holm_adjusted, rank_sum_p_value, ratio_interval, smallest_p_value
 from .sequential import Stage, Standing, as_many, change_of, fewest_for_a_change, standing
@@ -51,6 +52,7 @@ class LatencyDecision:
     * ``stage``: what decided: the ``first`` replicates, fresh ones that ``confirmed`` them or did not (``unconfirmed``), or the
       ``budget`` that ended before anything was clear.
     * ``wanted``: how many more replicates it takes before the verdict is final, 0 where it is.
+    * ``evidence``: what else the ``reason`` rests on, with which it can be said anew for other figures.
     """
 
     verdict: Verdict
@@ -65,6 +67,35 @@ class LatencyDecision:
     stage: Stage = "first"
     family: int = 1
     wanted: int = 0
+    evidence: Evidence | None = None
+
+    def explained(self) -> LatencyDecision:
+        """The same decision, with the reason that its figures have."""
+        return self if self.evidence is None else replace(self, reason=self.evidence.reason(self))
+
+
+class Evidence(Protocol):
+    """How much was measured before a decision, and by which rule; knows how to put the decision into a sentence."""
+
+    def reason(self, decision: LatencyDecision) -> str:
+        """The verdict in a sentence, with the figures that it rests on."""
+
+
+@dataclass(frozen=True)
+class StoredEvidence:
+    """Of a comparison with a baseline: how many replicates each side has, how many the candidate would have had, had it looked any
+    slower (``planned``), and how many are looked at before any fresh ones (``first``).
+    """
+
+    baseline: int
+    candidate: int
+    planned: int
+    first: int
+    alpha: float
+
+    def reason(self, decision: LatencyDecision) -> str:
+        """The verdict in a sentence, with the figures that it rests on."""
+        return _reason(decision, self.baseline, self.candidate, self.planned, self.first, self.alpha)
 
 
 def decide(
@@ -130,8 +161,9 @@ def decide(
         _around(ratio, ratio_interval(candidate, baseline)),
         where.stage,
         wanted=where.wanted,
+        evidence=StoredEvidence(len(baseline), len(candidate), len(planned), first, alpha),
     )
-    return replace(decision, reason=_reason(decision, len(baseline), len(candidate), len(planned), first, alpha))
+    return decision.explained()
 
 
 def correct_for_family(decisions: Mapping[str, LatencyDecision], alpha: float = ALPHA) -> dict[str, LatencyDecision]:
@@ -144,8 +176,7 @@ def correct_for_family(decisions: Mapping[str, LatencyDecision], alpha: float = 
     family = len(decisions)
     corrected = {}
     for case_id, decision in decisions.items():
-        reason = decision.reason.replace(f"p = {decision.p_value:.2g}", f"p = {adjusted[case_id]:.2g}")
-        changed = replace(decision, p_value=adjusted[case_id], family=family, reason=reason)
+        changed = replace(decision, p_value=adjusted[case_id], family=family).explained()
         if decision.verdict in (Verdict.SLOWER, Verdict.FASTER) and adjusted[case_id] >= alpha:
             slower = decision.verdict is Verdict.SLOWER
             reason = (
@@ -200,7 +231,6 @@ def _verdict(where: Standing, ratio: float, *, too_noisy: bool) -> Verdict:
 
 
 def _reason(decision: LatencyDecision, baseline: int, candidate: int, planned: int, first: int, alpha: float) -> str:
-    """The verdict in a sentence, with the figures that it rests on. ``planned``: how many replicates there would have been."""
     change = change_in_words(decision.ratio)
     compared = f"{change} {'as' if change.startswith('as') else 'than'} the baseline"
     beyond = f"beyond the threshold of {decision.threshold:.1%}"

@@ -133,7 +133,7 @@ class SoftwareUnderTest:
     """Versions by name: Python, kernel, operating system, microcode, the packages that matter; what is unknown is absent.
 
     What the system brings besides: L4T, JetPack (``unknown`` where the release is known and nothing tells its JetPack), CUDA, cuDNN, the
-    library of TensorRT (the package of that name is its binding), the Edge TPU's runtime, drivers.
+    library of TensorRT (the package of that name is its binding), the Edge TPU's runtime and its compiler, drivers.
 
     The governor and the boost of the processor are here as well: an upgrade of the system may change them, and then the gate
     should say so instead of missing its baseline.
@@ -157,6 +157,7 @@ class SoftwareUnderTest:
             "kernel": facts.get("kernel") or probe.get("release"),
             "os": facts.get("os"),
             **_system_software(facts),
+            "edgetpu-compiler": _edge_tpu_compiler(probe),
             **_jetson_release(facts),
             "microcode": _mapping(facts, "cpu").get("microcode"),
             "cpu-governor": _governors(facts.get("frequency_policies")),
@@ -176,12 +177,15 @@ class SoftwareUnderTest:
         """What changed, by name, such as ``"ai-edge-litert 2.1.0 -> 2.3.0"``; ``none`` stands for not there or not known."""
         old, new = (side.versions if isinstance(side, SoftwareUnderTest) else side for side in (before, after))
         names = sorted({*old, *new})
-        versions = ((name, _version_of(old, name), _version_of(new, name)) for name in names)
+        versions = ((name, version_of(old, name), version_of(new, name)) for name in names)
         return [f"{name} {was or 'none'} -> {now or 'none'}" for name, was, now in versions if was != now]
 
 
-def _version_of(versions: Mapping[str, str], name: str) -> str | None:
-    """Where an environment converts by itself, what it converts with stands under the plain names."""
+def version_of(versions: Mapping[str, str], name: str) -> str | None:
+    """The version under a name, None where there is none.
+
+    Where an environment converts by itself, what it converts with (``converter:NAME``) stands under the plain names.
+    """
     return versions.get(name, versions.get(name.removeprefix("converter:")))
 
 
@@ -299,6 +303,12 @@ def _value_text(value: Any) -> str:
 
 
 # Software
+
+
+def _edge_tpu_compiler(probe: Mapping[str, Any]) -> str | None:
+    """A program, so that neither packages nor files of the device tell its version."""
+    version = _mapping(_mapping(_mapping(probe, "backends"), "edgetpu"), "converter").get("edgetpu_compiler")
+    return None if version is None else str(version)
 
 
 def _system_software(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .accelerators import MARKERS
 from .accuracy import FLOAT_REFERENCE, OTHER_STACK, compare_predictions
 from .agent_role import AgentRole, RunningAgents
 from .artifacts import StoredArtifact
@@ -118,13 +119,18 @@ class GateRun:
                         self._attempt(one, self._send)
         with self._phase("predict"):
             predicting = [one.case for one in alive if one.accuracy and self.records[one.case.id].outcome.ok]
-            self._side_by_side(
-                [(case.id, partial(self._predict, case)) for case in predicting], running, elsewhere=self._elsewhere
-            )
+            # Not every accelerator lets a second process in: an Edge TPU belongs to the one that has opened it.
+            for together in (True, False):
+                tasks = [
+                    (case.id, partial(self._predict, case)) for case in predicting if (case.device not in MARKERS) is together
+                ]
+                self._side_by_side(tasks, running, elsewhere=self._elsewhere or not together)
         self._measure([one.case for one in alive if one.latency and self.records[one.case.id].outcome.ok], decide)
         with self._phase("predict"):
-            alone = [(one.case.id, partial(self._run_other_alone, one.case)) for one in alive]
-            self._side_by_side(alone, running, elsewhere=self._elsewhere)
+            for together in (True, False):
+                alone = [one.case for one in alive if (one.case.device not in MARKERS) is together]
+                tasks = [(case.id, partial(self._run_other_alone, case)) for case in alone]
+                self._side_by_side(tasks, running, elsewhere=self._elsewhere or not together)
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -158,7 +164,7 @@ class GateRun:
     ) -> None:
         """Run the tasks, as many at once as cores and memory allow; a task's ``StageFailed`` becomes the outcome of the case it names.
 
-        ``elsewhere``: they are the work of another machine, which gets them one by one.
+        ``elsewhere``: they are the work of another machine, or of an accelerator, which gets them one by one.
         """
         jobs = 1 if elsewhere else self._jobs(len(tasks))
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="inference-gate")

@@ -11,6 +11,7 @@ from .cards import PrecisionTolerance
 from .cases import Case
 from .comparison import Baseline
 from .decision import ALPHA, LatencyDecision, decide
+from .device_telemetry import saved_telemetry, summarize_telemetry
 from .outcome import OK, Outcome
 from .paired_decision import decide_pairs
 from .paired_measuring import ProcessPair
@@ -133,6 +134,9 @@ def judge(
         result.latency = replace(summarize_replicates(record.all_replicates, batch=record.case.batch), cost=record.cost)
         peaks = [replicate.peak_rss_bytes for replicate in record.all_replicates if replicate.peak_rss_bytes is not None]
         result.peak_rss_bytes = max(peaks, default=None)
+        result.telemetry = summarize_telemetry(
+            [replicate.telemetry for replicate in record.all_replicates], [saved_telemetry(case) for case in before]
+        )
         if record.pairs and decision is not None:
             result.latency = replace(
                 result.latency.decided(decision, [[pair.reference.median for pair in record.pairs]]),

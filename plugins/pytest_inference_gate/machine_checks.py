@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, Literal
 
 from .accelerators import Marker, target_markers
-from .decision import session_spread
+from .decision import MEDIAN_TO_MEAN, session_spread
 from .devices import Condition, DeviceIdentity, Kind
 from .machine_condition import KERNELS, disturbing_load, is_disturbed, load_by_others, stolen_share
 
@@ -111,7 +111,7 @@ def smallest_tolerance(readings: Sequence[float]) -> float | None:
     """
     if len(readings) < 3:
         return None
-    error = sqrt(2) * 1.2533 * session_spread(readings) / sqrt(REPLICATES)
+    error = sqrt(2) * MEDIAN_TO_MEAN * session_spread(readings) / sqrt(REPLICATES)
     return max(0.01, ceil(300 * error - 1e-9) / 100)
 
 
@@ -435,8 +435,10 @@ def _runtimes(facts: MachineFacts) -> Check:
 def _backend_text(name: str, backend: Mapping[str, Any]) -> str:
     runtime = backend.get("runtime") or {}
     version = f" {runtime['version']}" if runtime.get("version") else ""
-    able = [word for key, word in (("can_run", "runs"), ("can_convert", "converts")) if backend.get(key)]
-    reason = str(backend.get("reason") or "")
+    why_not = str(backend.get("conversion_reason") or "")  # though it passes through what is converted already
+    can = {"runs": backend.get("can_run"), "converts": backend.get("can_convert") and not why_not}
+    able = [word for word, answer in can.items() if answer]
+    reason = str(backend.get("reason") or why_not)
     if len(able) == 2 or (able and not reason):
         reason = ""
     return f"{name}{version}: {' and '.join(able) or 'not here'}{f'; {reason}' if reason else ''}"

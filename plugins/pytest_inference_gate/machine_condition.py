@@ -23,6 +23,7 @@ from math import hypot, sqrt
 from statistics import mean, median, stdev
 from typing import Any, Literal
 
+from .decision import MEDIAN_TO_MEAN
 from .verdict import Verdict
 
 Kernel = Literal["compute", "memory"]
@@ -239,7 +240,7 @@ def _is_whole(canary: Mapping[str, Any]) -> bool:
 
 def _standard_error(session: Mapping[str, Any], kernel: Kernel) -> float:
     """Of the median of a session's readings, as a share: that of a normal distribution's, sqrt(pi / 2) s / sqrt(n)."""
-    return 1.2533 * float(session.get(f"{kernel}_spread") or 0.0) / sqrt(session.get("readings") or 1)
+    return MEDIAN_TO_MEAN * float(session.get(f"{kernel}_spread") or 0.0) / sqrt(session.get("readings") or 1)
 
 
 # Verdicts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from math import isfinite, sqrt
 
 from .decision import ALPHA, LatencyDecision, change_in_words, check_rule
@@ -75,8 +75,22 @@ def decide_pairs(
         centre_interval(ratios),
         where.stage,
         wanted=where.wanted,
+        evidence=PairedEvidence(len(ratios), first, alpha),
     )
-    return replace(decision, reason=_reason(decision, len(ratios), first, alpha))
+    return decision.explained()
+
+
+@dataclass(frozen=True)
+class PairedEvidence:
+    """Of two stacks in turns: how many pairs of processes there are, and how many are looked at before any fresh ones (``first``)."""
+
+    pairs: int
+    first: int
+    alpha: float
+
+    def reason(self, decision: LatencyDecision) -> str:
+        """The verdict in a sentence, with the figures that it rests on."""
+        return _reason(decision, self.pairs, self.first, self.alpha)
 
 
 def middle_ratio(ratios: Sequence[float]) -> float:

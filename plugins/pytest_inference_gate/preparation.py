@@ -103,7 +103,9 @@ class Preparation:
         card = case.card
         self.converter.require(case, convert=True)
         checkpoint = self.checkpoint(card)
-        calibration = self.calibration_inputs(card) if "int8" in case.precision else None
+        # A .tflite file has the types that it has: nothing is quantized any more, and its card may have no pictures for that.
+        calibrates = "int8" in case.precision and card.checkpoint.format != "tflite"
+        calibration = self.calibration_inputs(card) if calibrates else None
         backend = self.converter.backend(case.backend)
         source = {
             "format": checkpoint.format,

@@ -12,6 +12,7 @@ from .accuracy import AccuracyDecision, AccuracyFigures
 from .backends import CPU
 from .cases import Case
 from .decision import LatencyDecision
+from .device_telemetry import TelemetryResult
 from .outcome import OK, Outcome
 from .verdict import Verdict, run_is_red, worst
 
@@ -130,6 +131,7 @@ class CaseResult:
 
     ``verdict`` and ``reason`` are what the whole case comes to; :meth:`conclude` works them out of the parts. ``variant`` is None
     for most cases; ``device`` is the marker of the kind of device that it runs on; ``nodeids`` are the tests that were about this case.
+    ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     """
 
     id: str
@@ -148,6 +150,7 @@ class CaseResult:
     accuracy: AccuracyResult | None = None
     artifact: ArtifactResult | None = None
     peak_rss_bytes: int | None = None
+    telemetry: TelemetryResult | None = None
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:

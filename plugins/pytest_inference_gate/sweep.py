@@ -61,13 +61,20 @@ def measure_replicate(
     """Start an agent, load, warm up, measure, stop. Raises :class:`StageFailed`."""
     with role.start(log_name) as agent:
         loaded = agent.load(load_arguments(case, artifact, role.target.put))
-        telemetry = shows_power(role.probe.get("device") or {})
+        telemetry = telemetry_wish(role.probe.get("device") or {}, case.device)
         return measure_loaded(agent, role.target.put(inputs.path), plan, loaded["seconds"], telemetry=telemetry)
 
 
-def shows_power(facts: Mapping[str, Any]) -> bool:
-    """Whether a device shows the power that its rails take: then each measurement tells the energy of an inference."""
-    return bool(facts.get("power_rails") or facts.get("jetson"))
+def telemetry_wish(facts: Mapping[str, Any], device: str) -> dict[str, str] | None:
+    """How the agent is to sample power beside a measurement of a case on ``device``, as its ``measure`` takes it; None: not at all.
+
+    A board that shows the power of its rails does so for every case. A discrete GPU tells its own, beside the cases that run on it.
+    """
+    if facts.get("power_rails") or facts.get("jetson"):
+        return {}
+    if device == "cuda" and any(gpu.get("problem") is None for gpu in facts.get("gpus") or ()):
+        return {"source": "nvidia-smi"}
+    return None
 
 
 def telemetry_remarks(replicates: Iterable[Replicate]) -> list[str]:
@@ -80,12 +87,15 @@ def telemetry_remarks(replicates: Iterable[Replicate]) -> list[str]:
     ]
 
 
-def measure_loaded(agent: AgentProcess, inputs: str, plan: Plan, load_seconds: float, *, telemetry: bool = False) -> Replicate:
-    """Warm up and measure in an agent that has its model loaded, with or without ``telemetry`` beside it; ``inputs`` is a path there.
+def measure_loaded(
+    agent: AgentProcess, inputs: str, plan: Plan, load_seconds: float, *, telemetry: Mapping[str, str] | None = None
+) -> Replicate:
+    """Warm up and measure in an agent that has its model loaded; ``inputs`` is a path there, ``telemetry`` of
+    :func:`telemetry_wish`.
 
     Raises :class:`StageFailed`.
     """
-    wish: dict[str, Any] = {"telemetry": {}} if telemetry else {}
+    wish: dict[str, Any] = {} if telemetry is None else {"telemetry": dict(telemetry)}
     measured = agent.measure({"inputs": inputs, "warmup": dict(plan.warm_up), "rounds": dict(plan.rounds), **wish})
     return Replicate(
         load=load_seconds,

@@ -18,7 +18,7 @@ def tegrastats(linear_project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """``tegrastats(script)`` puts a program of that name on the path, on a machine that the plugin takes for one with rails."""
     folder = linear_project.path / "bin"
     folder.mkdir()
-    monkeypatch.setattr("pytest_inference_gate.sweep.shows_power", lambda facts: True)
+    monkeypatch.setattr("pytest_inference_gate.sweep.telemetry_wish", lambda facts, device: {})
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
     def write(script: str) -> None:
@@ -45,6 +45,20 @@ def test_a_saved_session_tells_the_energy_of_an_inference(linear_project: Any, t
         assert told["source"] == "tegrastats"
         assert told["total_rail"] == "VDD_IN"
         assert told["rails"]["VDD_IN"]["joules_per_inference"] == pytest.approx(4.0 * told["seconds"] / told["inferences"])
+
+
+def test_a_comparison_shows_it_beside_the_baseline_and_judges_nothing_by_it(linear_project: Any, tegrastats: Any) -> None:
+    tegrastats(f'while echo "{LINE}"; do sleep 0.1; done')
+    linear_project.save()
+    # Ten times the power: whatever this machine's timing is, that is more than anybody would call the same.
+    tegrastats(f'while echo "{LINE.replace("4000mW", "40000mW")}"; do sleep 0.1; done')
+    result, document = linear_project.gate_json("--benchmark-compare")
+    assert result.ret == 0, result.stdout.str()
+    (case,) = document["cases"]
+    rail = case["telemetry"]["rails"][case["telemetry"]["total_rail"]]
+    assert case["verdict"] in ("pass", "faster")
+    assert rail["joules_per_inference"] > 2 * rail["baseline_joules_per_inference"] > 0
+    assert "of the whole board (rail VDD_IN)" in " ".join(result.stdout.str().split())
 
 
 def test_a_sampler_that_cannot_sample_fails_nothing_and_is_told(linear_project: Any, tegrastats: Any) -> None:

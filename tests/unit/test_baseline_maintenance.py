@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pytest_inference_gate.baseline_location import choose_device, find_baseline
 from pytest_inference_gate.baseline_maintenance import compare_sessions, find_session, read_all
 from pytest_inference_gate.baseline_promotion import find_candidate, objections, promote
 from pytest_inference_gate.baseline_pruning import PruneRule, plan_pruning, prune, superfluous_sessions
+from pytest_inference_gate.baseline_tables import difference_lines
 from pytest_inference_gate.baselines import (
     BaselineCase,
     BaselineSession,
@@ -210,6 +212,29 @@ def test_two_sessions_are_described(device: Path) -> None:
     assert case.ratio == pytest.approx(1.1)
     assert case.interval is not None
     assert case.interval[0] < 1.1 < case.interval[1]
+
+
+def test_the_energy_of_an_inference_is_set_side_by_side(device: Path) -> None:
+    def session(name: str, millijoules: float | None, *, total: str | None = "VDD_IN") -> BaselineSession:
+        found = read_session(save_session(device, name, document()))
+        rail = {"joules_per_inference": (millijoules or 0) / 1000, "mean_milliwatts": 1.0, "peak_milliwatts": 1.0}
+        taken = (
+            None if millijoules is None else {"source": "sysfs", "total_rail": total, "rails": {"VDD_IN": rail, "VDD_SOC": rail}}
+        )
+        cases = {key: replace(case, extra={**case.extra, "telemetry": [taken, None]}) for key, case in found.cases.items()}
+        return replace(found, cases=cases)
+
+    def lines(before: BaselineSession, after: BaselineSession) -> str:
+        return "\n".join(difference_lines(before, after, compare_sessions(before, after)))
+
+    before, after, without = session("x", 12.1), session("y", 13.0), session("z", None)
+    text = lines(before, after)
+    assert "mJ, VDD_IN" in text
+    assert "12.1 -> 13.0" in text
+    assert "VDD_SOC" not in text
+    assert "no verdict rests on it" in text
+    assert "VDD_SOC" in lines(before, session("parts", 13.0, total=None))
+    assert "mJ" not in lines(before, without) + lines(without, after)
 
 
 def test_another_device_is_named(device: Path) -> None:

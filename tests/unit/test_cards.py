@@ -50,6 +50,13 @@ def message(folder: Path, **changes: str | None) -> str:
     return str(caught.value)
 
 
+def test_a_model_that_is_quantized_already_needs_no_calibration_set(tmp_path: Path) -> None:
+    compiled = '{ format = "tflite", file = "digits_edgetpu.tflite" }'
+    card = load(tmp_path, checkpoint=compiled, calibration=None, backends='{ edgetpu = ["int8"] }')
+    assert card.backends == {"edgetpu": ["int8"]}
+    assert "found 'int8' but no calibration set" in message(tmp_path, calibration=None, backends='{ edgetpu = ["int8"] }')
+
+
 def problems_of(path: Path) -> str:
     """What is said of the card; nothing of a good one. Any other exception is a failure of the test."""
     try:

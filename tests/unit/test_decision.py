@@ -22,6 +22,7 @@ from pytest_inference_gate.decision import (
     session_noise,
     session_spread,
 )
+from pytest_inference_gate.paired_decision import decide_pairs
 from pytest_inference_gate.rank_tests import smallest_p_value
 from pytest_inference_gate.sequential import EARLIEST, MOST
 from pytest_inference_gate.verdict import Verdict
@@ -369,6 +370,7 @@ class TestFamily:
         assert corrected["slow"].p_value == pytest.approx(3 / math.comb(20, 10))
         assert [corrected[name].verdict for name in ("slow", "same", "fast")] == ["slower", "pass", "faster"]
         # The reason names the corrected figure, and is else the same.
+        assert corrected["slow"].reason == corrected["slow"].explained().reason
         assert corrected["slow"].reason == self.SLOWER.reason.replace("p = 5.4e-06", "p = 1.6e-05") != self.SLOWER.reason
 
     def test_what_may_be_chance_among_so_many_is_no_longer_said(self) -> None:
@@ -381,6 +383,17 @@ class TestFamily:
         quick = decide([[1.2] * 5], [1.0] * 10, tolerance=0.05)
         assert quick.verdict is Verdict.FASTER
         assert correct_for_family({"it": quick, **{str(n): self.SAME for n in range(30)}})["it"].verdict is Verdict.PASS
+
+    def test_the_reason_is_made_anew_for_the_corrected_figure(self) -> None:
+        unsteady = decide([[1.0, 1.01, 0.99]], [0.9, 0.95, 1.09, 1.10, 1.07] * 2, tolerance=0.05, final=True)
+        assert unsteady.verdict is Verdict.INCONCLUSIVE
+        corrected = correct_for_family({"it": unsteady, "same": self.SAME})["it"]
+        assert corrected.p_value > unsteady.p_value
+        assert f"(p = {corrected.p_value:.2g}, needed below 0.01)" in corrected.reason
+        assert corrected.reason.count("p = ") == 1
+        pairs = decide_pairs([1.05] * 10, tolerance=0.03)
+        one_of_two = correct_for_family({"it": pairs, "same": decide_pairs([1.0] * 10, tolerance=0.03)})["it"]
+        assert one_of_two.reason == pairs.reason.replace("p = 0.00098", "p = 0.002")
 
     def test_of_what_was_not_slower_nothing_changes_but_the_figure(self) -> None:
         corrected = correct_for_family({str(number): self.SAME for number in range(50)})

@@ -310,3 +310,26 @@ def test_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.uname", refuse)
     device_facts.collect()
     device_facts.condition()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "told", "machine"),
+    [
+        ("x86_64", "x86_64", "x86_64"),
+        ("x86_64", "i686", "x86_64"),
+        ("aarch64", "armv8l", "aarch64"),
+        ("x86_64", "aarch64", "aarch64 emulated on x86_64"),
+        ("aarch64", "x86_64", "x86_64 emulated on aarch64"),
+        ("x86_64", "riscv64", "riscv64 emulated on x86_64"),
+        ("s390x", "unheard-of", "s390x"),
+        (None, "aarch64", "aarch64"),
+        ("aarch64", None, "aarch64"),
+    ],
+)
+def test_an_emulated_processor_is_no_device_of_its_own_kind(
+    monkeypatch: pytest.MonkeyPatch, kernel: str | None, told: str | None, machine: str
+) -> None:
+    """Else its timings would be compared with those of the real one."""
+    monkeypatch.setattr(device_facts, "read", lambda *path: kernel)
+    monkeypatch.setattr(device_facts, "kernel_says", lambda root, field: told)
+    assert device_facts.machine("/") == machine

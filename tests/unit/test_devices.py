@@ -195,6 +195,12 @@ def test_l4t_versions(line: str, version: str) -> None:
     assert SoftwareUnderTest.from_probe({"device": {"l4t_release_line": line}}).versions["l4t"] == version
 
 
+def test_the_edge_tpu_s_compiler_is_software_too() -> None:
+    probe = {"backends": {"edgetpu": {"converter": {"tensorflow": "2.21.0", "edgetpu_compiler": "16.0.384591198"}}}}
+    assert SoftwareUnderTest.from_probe(probe).versions == {"edgetpu-compiler": "16.0.384591198"}
+    assert SoftwareUnderTest.from_probe({"backends": {"edgetpu": {"converter": {}}}}).versions == {}
+
+
 def test_changes() -> None:
     before = {"ai-edge-litert": "2.1.0", "numpy": "2.0.0", "onnx": "1.0"}
     after = SoftwareUnderTest({"ai-edge-litert": "2.3.0", "numpy": "2.0.0", "tensorflow": "2.21.0"})

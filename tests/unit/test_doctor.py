@@ -270,6 +270,12 @@ def test_why_a_backend_cannot_run_is_shown() -> None:
     assert check.details == ("tflite 2.3.0: runs and converts", "onnxruntime: not here; onnxruntime is not installed")
 
 
+def test_a_backend_that_only_passes_models_through_does_not_convert() -> None:
+    missing = "edgetpu_compiler is not on PATH here"
+    edgetpu = {"can_run": True, "can_convert": True, "runtime": {"version": "2.14.0"}, "reason": "", "conversion_reason": missing}
+    assert find(machine(backends={"edgetpu": edgetpu}), "runtimes").details == (f"edgetpu 2.14.0: runs; {missing}",)
+
+
 def test_those_that_use_the_processor_are_named() -> None:
     check = find(machine(after={"busy_ticks": 600}, processes=[BusyProcess(4711, "stress --cpu 1", 1.01)]), "load by others")
     assert check.details == (" 1.01 cores  stress --cpu 1 (pid 4711)",)

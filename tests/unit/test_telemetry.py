@@ -23,7 +23,7 @@ from pytest_inference_gate.agent import serve, telemetry
 from pytest_inference_gate.agent.backends import Backends
 from pytest_inference_gate.agent_archive import build_agent_archive
 from pytest_inference_gate.results import Replicate
-from pytest_inference_gate.sweep import shows_power, telemetry_remarks
+from pytest_inference_gate.sweep import telemetry_remarks, telemetry_wish
 
 AGENT = Path(pytest_inference_gate.__path__[0]) / "agent"
 ORIN_LINE = (
@@ -275,8 +275,17 @@ def test_remarks_of_a_run_name_each_reason_once() -> None:
         "power and temperatures were not, or not wholly, sampled beside 2 of 3 measurements: it died"
     ]
     assert telemetry_remarks([replicate(None)]) == []
-    assert shows_power({"power_rails": ["VDD_IN"]})
-    assert not shows_power({"power_rails": [], "jetson": None})
+
+
+def test_a_board_with_rails_is_always_sampled_and_a_gpu_for_what_runs_on_it() -> None:
+    rails = {"power_rails": ["VDD_IN"], "gpus": [{"problem": None}]}
+    assert telemetry_wish(rails, "cpu") == telemetry_wish(rails, "cuda") == {}
+    assert telemetry_wish({"power_rails": [], "jetson": None}, "cpu") is None
+    gpu = {"power_rails": [], "gpus": [{"problem": "the NVIDIA driver is not loaded"}, {"problem": None}]}
+    assert telemetry_wish(gpu, "cuda") == {"source": "nvidia-smi"}
+    assert telemetry_wish(gpu, "cpu") is None
+    assert telemetry_wish({**gpu, "gpus": gpu["gpus"][:1]}, "cuda") is None
+    assert telemetry_wish({}, "cuda") is None
 
 
 def wait_until_gone(pid: int) -> bool:

@@ -179,8 +179,24 @@ def parse_cores(text):
 
 def machine(root):
     # type: (str) -> Optional[str]
-    """The architecture that the kernel names, such as `x86_64` or `aarch64`."""
-    return read(root, "proc/sys/kernel/arch") or kernel_says(root, "machine")
+    """The architecture that the kernel names, such as `x86_64` or `aarch64`; `aarch64 emulated on x86_64` where a program stands between.
+
+    An emulator answers uname for the processor that it emulates, and lets files through as they are.
+    """
+    kernel, told = read(root, "proc/sys/kernel/arch"), kernel_says(root, "machine")
+    if kernel and told and None not in (_family(kernel), _family(told)) and _family(kernel) != _family(told):
+        return "%s emulated on %s" % (told, kernel)
+    return kernel or told
+
+
+def _family(machine):
+    # type: (str) -> Optional[str]
+    """What the names of one architecture have in common: a 64-bit kernel may call itself a 32-bit one to programs that ask for that."""
+    families = (("x86", ("x86", "i386", "i486", "i586", "i686")), ("arm", ("aarch64", "arm")), ("riscv", ("riscv",)))
+    for name, beginnings in families:
+        if machine.startswith(beginnings):
+            return name
+    return None
 
 
 def os_name(root):

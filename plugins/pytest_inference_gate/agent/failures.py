@@ -59,6 +59,18 @@ class LoadError(AgentError):
     kind = "load_error"
 
 
+class TimedOut(AgentError):
+    """A program that the agent started did not end in its time."""
+
+    kind = "timeout"
+
+
+class Crashed(AgentError):
+    """A program that the agent started died of a signal."""
+
+    kind = "crash"
+
+
 class OutOfMemory(AgentError):
     """The framework says itself that the memory of the machine or of its accelerator was not enough."""
 

@@ -132,7 +132,7 @@ class Session:
         self._fresh = False
         start = time.perf_counter()
         count = batches.predict(runner, self._batch, arguments["inputs"], arguments["outputs"])
-        return {"count": count, "seconds": time.perf_counter() - start}
+        return {"count": count, "seconds": time.perf_counter() - start, "coverage": self._coverage()}
 
     def measure(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
@@ -163,7 +163,14 @@ class Session:
             result["telemetry"] = telemetry.summary(
                 recorded, result["begun"], ended if count else result["ended"], len(result["rounds"]) + count
             )
+        result["coverage"] = self._coverage()
         return result
+
+    def _coverage(self):
+        # type: () -> Optional[Dict[str, Any]]
+        """How much of the loaded model ran on its accelerator, where the runtime can tell: asked after it ran, for some know only then."""
+        tell = getattr(self._loaded(), "coverage", None)  # type: Any
+        return tell() if callable(tell) else None
 
     @staticmethod
     def _sampler(wish):

@@ -55,14 +55,43 @@ def converter_versions(tf):
     return versions
 
 
-def save(request, directory, progress):
-    # type: (Dict[str, Any], str, Callable[[str], None]) -> Any
-    """Write the SavedModel for ``request`` into ``directory``; returns TensorFlow.
+def save(request, directory, progress, tf=None):
+    # type: (Dict[str, Any], str, Callable[[str], None], Any) -> Any
+    """Write the SavedModel for ``request`` into ``directory``; returns TensorFlow. ``tf``: TensorFlow as a backend imported it for itself.
 
     The files of a SavedModel are not equal byte for byte from one run to the next (names of nodes, order of maps, a fingerprint with a
     random identifier); its weights and its graph are.
     """
-    source = request["source"]
+    tf, maker = _maker(request["source"], tf)
+    progress("reading the checkpoint")
+    tracked, call = maker(tf, request)
+    _export(tf, tracked, call, request, directory, progress)
+    return tf
+
+
+def frozen_graph(tf, request, config, progress):
+    # type: (Any, Dict[str, Any], Any, Callable[[str], None]) -> Tuple[Any, str, str]
+    """For TensorFlow 1: a GraphDef without variables for ``request``, and the names of its input and output tensors.
+
+    ``config`` is that of the session in which a Keras model is read.
+    """
+    _, maker = _maker(request["source"], tf)
+    v1 = getattr(tf.compat, "v1", tf)
+    progress("reading the checkpoint")
+    shape = [int(request["batch"])] + [int(size) for size in request["input"]["shape"]]
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph, config=config) as session:
+        keras_backend = getattr(getattr(v1, "keras", tf.keras), "backend", None)
+        if keras_backend is not None and hasattr(keras_backend, "set_session"):
+            keras_backend.set_session(session)  # where it puts the weights that it reads
+        tensor = v1.placeholder(tf.as_dtype(request["input"]["dtype"]), shape, name=INPUT)
+        _, call = maker(tf, request)
+        result = tf.identity(call(tensor), name=OUTPUT)
+        return _freeze(tf, session, result.name), tensor.name, str(result.name)
+
+
+def _maker(source, tf):
+    # type: (Dict[str, Any], Any) -> Tuple[Any, Callable[[Any, Dict[str, Any]], Tuple[Any, Callable[[Any], Any]]]]
+    """TensorFlow, and what reads the checkpoint with it."""
     makers = {
         "keras": _keras,
         "keras_weights": _keras_weights,
@@ -74,7 +103,7 @@ def save(request, directory, progress):
     if source["format"] not in makers:
         raise Unsupported("TensorFlow reads no checkpoint of the format %r; it reads %s" % (source["format"], ", ".join(FORMATS)))
     try:
-        tf = import_tensorflow()
+        tf = tf or import_tensorflow()
     except ModuleNotFoundError as error:
         if error.name == "tensorflow":
             raise Unsupported(
@@ -87,10 +116,7 @@ def save(request, directory, progress):
         and not os.path.exists((source["path"] or "") + ".meta")
     ):
         raise BuildError("there is no checkpoint at %s" % source["path"])
-    progress("reading the checkpoint")
-    tracked, call = makers[source["format"]](tf, request)
-    _export(tf, tracked, call, request, directory, progress)
-    return tf
+    return tf, makers[source["format"]]
 
 
 def _export(tf, tracked, call, request, directory, progress):

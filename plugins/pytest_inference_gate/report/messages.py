@@ -8,12 +8,13 @@ from statistics import median
 
 from ..accuracy import AccuracyDecision
 from ..decision import ALPHA, LatencyDecision
+from ..device_telemetry import TelemetryResult
 from ..results import AccuracyResult, CaseResult, LatencyResult
 from ..sequential import MOST
 from ..verdict import Verdict
 from .advice import ONE_ROLE, latency_next_step
 from .plots import durations_plot, ratios_plot
-from .terminal import milliseconds, ratio_text
+from .terminal import energy_change, millijoules, milliseconds, ratio_text
 
 _WIDTH = 100
 _PLOT_WIDTH = 74  # indented by two
@@ -40,6 +41,21 @@ _OUTCOME_NEXT = {
     "unreachable": "see that the board is on, cool and well supplied, and that its link holds; then run the case again",
     "storage_error": "free space on the board, or let its ~/.cache be written; then run the case again",
     "timeout": "read the log for where it hangs, or allow it more with --gate-timeout=STAGE=SECONDS",
+}
+# Where a backend has settings of its own for what went wrong, or a way to go wrong that is known.
+_OUTCOME_NEXT_OF = {
+    ("tftrt", "oom"): (
+        "lower workspace_bytes and memory_limit_bytes in [options.tftrt] (workspace < memory limit < free memory), stop what else uses "
+        "the board's memory, or use a smaller batch"
+    ),
+    ("tftrt", "crash"): (
+        "read the log for the last line of the converter; the backend tensorrt takes the same model without TensorFlow's converter, and "
+        "another minimum_segment_size in [options.tftrt] leaves the operation at fault to TensorFlow"
+    ),
+    ("tftrt", "timeout"): (
+        "building engines may take half an hour on a small board: allow it more with --gate-timeout=convert=SECONDS, or read the log for "
+        "where it hangs"
+    ),
 }
 
 
@@ -73,7 +89,7 @@ def latency_failure_message(
         if not invalid:
             lines += _decided_by(decision, latency, first)
     if latency is not None:
-        lines += [_row("cost", _cost(latency)), *_measured(latency)]
+        lines += [_row("cost", _cost(latency)), *_telemetry(case.telemetry), *_measured(latency)]
     lines += _changes(software_changes, paired=paired)
     exhausted = _is_exhausted(latency, first)
     lines += _next(next_step or latency_next_step(verdict, decision, paired=paired, exhausted=exhausted))
@@ -123,7 +139,7 @@ def broken_message(
     if outcome.log is not None:
         lines += ["", f"  log: {outcome.log}"]
     lines += _changes(software_changes, paired=paired)
-    lines += _next(next_step or _OUTCOME_NEXT.get(outcome.kind))
+    lines += _next(next_step or _OUTCOME_NEXT_OF.get((case.backend, outcome.kind)) or _OUTCOME_NEXT.get(outcome.kind))
     return "\n".join(lines)
 
 
@@ -220,6 +236,30 @@ def _cost(latency: LatencyResult) -> str:
     seconds = "" if latency.cost is None else f"{latency.cost:.1f} s of measuring, "
     unit = _unit(latency)
     return f"{seconds}{number} {unit if number != 1 else unit.replace('replicates', 'replicate').replace('pairs', 'pair')}"
+
+
+def _telemetry(telemetry: TelemetryResult | None) -> list[str]:
+    """What the device showed meanwhile, as information: nothing is decided on it."""
+    if telemetry is None:
+        return []
+    lines = []
+    for name in telemetry.shown_rails:
+        rail = telemetry.rails[name]
+        before = rail.baseline_joules_per_inference
+        change = millijoules(rail.joules_per_inference) if before is None else energy_change(before, rail.joules_per_inference)
+        whose = "the whole board" if name == telemetry.total_rail else "one rail of several"
+        lines.append(
+            _row("energy", f"{change} mJ an inference ({name}, {whose if len(telemetry.rails) > 1 else 'its only rail'})")
+        )
+    if (hottest := telemetry.hottest) is not None:
+        lines.append(_row("hottest", f"{hottest[1]:.1f} degrees C ({hottest[0]})"))
+    if telemetry.mhz:
+        lines.append(_row("clocks", ", ".join(_clock(name, *span) for name, span in telemetry.mhz.items())))
+    return lines
+
+
+def _clock(name: str, lowest: float, highest: float) -> str:
+    return f"{name} {lowest:g} MHz" if lowest == highest else f"{name} {lowest:g} to {highest:g} MHz"
 
 
 def _unit(latency: LatencyResult | None) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_files import explained, write_atomically
+from ..device_telemetry import TelemetryResult
 from ..errors import GateError
 from ..results import AccuracyResult, ArtifactResult, CaseResult, LatencyResult, OtherStack, RunResult
 
@@ -108,6 +109,7 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "accuracy": None if case.accuracy is None else _accuracy(case.accuracy),
         "artifact": None if case.artifact is None else _artifact(case.artifact),
         "memory": {"peak_rss_bytes": case.peak_rss_bytes},
+        "telemetry": None if case.telemetry is None else _telemetry(case.telemetry),
     }
 
 
@@ -180,6 +182,25 @@ def _artifact(artifact: ArtifactResult) -> dict[str, Any]:
         "size_bytes": artifact.size_bytes,
         "convert_seconds": artifact.convert_seconds,
         "cached": artifact.cached,
+    }
+
+
+def _telemetry(telemetry: TelemetryResult) -> dict[str, Any]:
+    return {
+        "source": telemetry.source,
+        "replicates": telemetry.replicates,
+        "total_rail": telemetry.total_rail,
+        "rails": {
+            name: {
+                "joules_per_inference": rail.joules_per_inference,
+                "baseline_joules_per_inference": rail.baseline_joules_per_inference,
+                "mean_milliwatts": rail.mean_milliwatts,
+                "peak_milliwatts": rail.peak_milliwatts,
+            }
+            for name, rail in telemetry.rails.items()
+        },
+        "celsius": telemetry.celsius,
+        "mhz": {name: {"lowest": lowest, "highest": highest} for name, (lowest, highest) in telemetry.mhz.items()},
     }
 
 

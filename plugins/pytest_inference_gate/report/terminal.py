@@ -12,8 +12,10 @@ from typing import Literal
 
 from ..atomic_files import size_text
 from ..backends import CPU
+from ..devices import version_of
 from ..results import CaseResult, ComparedSession, OtherStack, RunResult
 from ..verdict import RELAXABLE, SEVERITY, Verdict, gate_is_red
+from ..wording import CLOCKS_AGREE, counted, duration_in_words, session_time
 from .advice import faster_next_step
 
 Colour = Literal["red", "green", "yellow"]
@@ -84,7 +86,7 @@ def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup)
         line = lines[number].rstrip()
         # The verdict is the last column, so that it can be coloured without the table's being measured again.
         lines[number] = line[: -len(verdict)] + markup(verdict, colour_of(case.verdict, run.relaxed))
-    number_of_cases = _count(run.cases, "case")
+    number_of_cases = counted(len(run.cases), "case")
     if len(cases) < len(run.cases):
         number_of_cases = f"{len(cases)} of {number_of_cases}"
     caption = [f"{number_of_cases} on {run.device.id}"]
@@ -98,7 +100,7 @@ def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup)
 
 def conclusion(run: RunResult) -> str:
     """The last line: how many cases, how they did, and whether this may ship."""
-    total = _count(run.cases, "case")
+    total = counted(len(run.cases), "case")
     counts = run.counts()
     if not run.cases:
         return "no case ran, so nothing is gated: check the selection of tests and --gate-select"
@@ -107,7 +109,7 @@ def conclusion(run: RunResult) -> str:
 
     good = [verdict for verdict in (Verdict.PASS, Verdict.FASTER, Verdict.FIXED) if verdict in counts]
     others = [verdict for verdict in SEVERITY if verdict in counts and verdict not in good]
-    words = [_counted(counts[verdict], verdict, run) for verdict in [*good, *others]]
+    words = [_with_its_count(counts[verdict], verdict, run) for verdict in [*good, *others]]
     if run.mode != "measure":
         return f"{total}: {', '.join(words)}: {'do not ship' if run.red else 'may ship'}"
     if run.red:
@@ -127,6 +129,16 @@ def milliseconds(seconds: float, digits: int = 3) -> str:
     rounded = float(f"{value:.{digits - 1}e}")
     before_the_point = floor(log10(rounded)) + 1 if rounded > 0 else 1
     return f"{value:.{max(0, digits - before_the_point)}f}"
+
+
+def millijoules(joules: float) -> str:
+    """An energy in mJ to three significant digits, and never fewer than whole ones: ``12.1``."""
+    return milliseconds(joules)  # thousandths are thousandths
+
+
+def energy_change(before: float, after: float) -> str:
+    """Two energies in J as ``"12.1 -> 13.0"``, in mJ."""
+    return f"{millijoules(before)} -> {millijoules(after)}"
 
 
 def ratio_text(ratio: float) -> str:
@@ -185,6 +197,7 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
         ]
     if all(case.batch == 1 for case in cases):
         figures = [column for column in figures if column.name != "throughput"]  # it would be the median in another unit
+    figures += _energy_columns(cases)
     columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
     return [*columns, _Column("verdict", "verdict", lambda case: str(case.verdict), number=False)]
 
@@ -265,6 +278,29 @@ def _throughput(case: CaseResult) -> str:
     return _NOTHING if case.latency is None else f"{case.latency.throughput:.4g}"
 
 
+def _energy_columns(cases: Sequence[CaseResult]) -> list[_Column]:
+    """One for the rail of the whole board, or, where the device has none, for each of its rails."""
+    rails = sorted({name for case in cases if case.telemetry is not None for name in case.telemetry.shown_rails})
+
+    def cell(name: str) -> Callable[[CaseResult], str]:
+        def energy(case: CaseResult) -> str:
+            rail = None if case.telemetry is None else case.telemetry.rails.get(name)
+            return _NOTHING if rail is None else millijoules(rail.joules_per_inference)
+
+        return energy
+
+    if len(rails) == 1:
+        (name,) = rails
+        totals = {case.telemetry.total_rail for case in cases if case.telemetry is not None}
+        of = f"of the whole board (rail {name})" if name in totals else f"on rail {name} alone, which is not the whole machine"
+        return [_Column("energy", "energy\nmJ", cell(name), spare=8, legend=f"energy: of one inference, {of}")]
+    text = f"{', '.join(rails)}: energy of one inference on each rail; they may overlap, and none is the whole board"
+    return [
+        _Column(f"energy of {name}", f"{name}\nmJ", cell(name), spare=-1, legend=text if name == rails[0] else "")
+        for name in rails
+    ]
+
+
 def _baseline(case: CaseResult) -> str:
     decision = None if case.latency is None else case.latency.decision
     return _NOTHING if decision is None else milliseconds(decision.baseline_median)
@@ -308,20 +344,15 @@ def _sessions_in_words(sessions: Sequence[ComparedSession], now: datetime) -> st
 
 def _age(session: ComparedSession, now: datetime) -> str:
     """Such as ``3 days old (2026-03-01)``."""
-    try:
-        # Python 3.10 does not know that Z stands for UTC, and older session files name no time zone: theirs is UTC too.
-        taken = datetime.fromisoformat(session.datetime.replace("Z", "+00:00"))
-    except ValueError:
+    taken = session_time(session.datetime)
+    if taken is None:
         return f"of {session.datetime or 'an unknown date'}"
-    taken = taken if taken.tzinfo is not None else taken.replace(tzinfo=timezone.utc)
     age = now - taken
-    if age < timedelta(0):
+    if age < -CLOCKS_AGREE:
         return f"of {taken:%Y-%m-%d}, which this machine's clock takes for the future"
-    for unit, length in (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", timedelta(minutes=1))):
-        number = age // length
-        if number:
-            return f"{number} {unit}{'' if number == 1 else 's'} old ({taken:%Y-%m-%d})"
-    return "just recorded"
+    if age < timedelta(minutes=1):
+        return "just recorded"
+    return f"{duration_in_words(age)} old ({taken:%Y-%m-%d})"
 
 
 def _stacks_in_words(software: Mapping[str, str], against: OtherStack) -> list[str]:
@@ -329,11 +360,10 @@ def _stacks_in_words(software: Mapping[str, str], against: OtherStack) -> list[s
     other = against.software
     names = sorted({*software, *other})
 
-    def version(versions: Mapping[str, str], name: str) -> str:
-        # Where an environment converts by itself, what it converts with stands under the plain names.
-        return versions.get(name, versions.get(name.removeprefix("converter:"))) or "none"
+    def named(versions: Mapping[str, str], name: str) -> str:
+        return version_of(versions, name) or "none"
 
-    differ = [name for name in names if version(software, name) != version(other, name)]
+    differ = [name for name in names if named(software, name) != named(other, name)]
     models = [] if against.models is None else [f"the other models: {against.models}"]
     if not differ:
         if models:
@@ -341,8 +371,8 @@ def _stacks_in_words(software: Mapping[str, str], against: OtherStack) -> list[s
         return [f"this stack and the other one ({against.python}) do not differ in any recorded software"]
     return [
         *models,
-        f"this stack: {', '.join(f'{name} {version(software, name)}' for name in differ)}",
-        f"other stack ({against.python}): {', '.join(f'{name} {version(other, name)}' for name in differ)}",
+        f"this stack: {', '.join(f'{name} {named(software, name)}' for name in differ)}",
+        f"other stack ({against.python}): {', '.join(f'{name} {named(other, name)}' for name in differ)}",
     ]
 
 
@@ -397,7 +427,7 @@ def _cost(cases: Sequence[CaseResult]) -> str:
         return ""
     units = [len(latency.pair_ratios or latency.replicates) for latency, _ in compared]
     unit = "pairs of processes" if any(latency.pair_ratios for latency, _ in compared) else "replicates"
-    text = f"{len(compared)} verdict{'' if len(compared) == 1 else 's'} from {sum(units)} {unit}"
+    text = f"{counted(len(compared), 'verdict')} from {sum(units)} {unit}"
     known = [latency.cost for latency, _ in compared if latency.cost is not None]
     if known:
         text += f", {sum(known):.{0 if sum(known) >= 10 else 1}f} s of measuring"
@@ -422,11 +452,7 @@ def _phase(run: RunResult, name: str) -> str:
     return text
 
 
-def _count(cases: Sequence[CaseResult], noun: str) -> str:
-    return f"{len(cases)} {noun}{'' if len(cases) == 1 else 's'}"
-
-
-def _counted(count: int, verdict: Verdict, run: RunResult) -> str:
+def _with_its_count(count: int, verdict: Verdict, run: RunResult) -> str:
     relaxed = " (relaxed)" if verdict in RELAXABLE and verdict in run.relaxed else ""
     return f"{count} {verdict.value.replace('_', ' ')}{relaxed}"
 

@@ -5,7 +5,8 @@ A backend module has
 * ``NAME``;
 * ``availability(packages)``: what it could do with the installed distributions ``{name: version}``, without importing a framework. The
   result has ``available``, ``can_convert``, ``can_run``, ``precisions_convert``, ``precisions_run``, ``runtime`` and ``converter``
-  (versions), ``source_formats`` (which it takes) and ``reason`` (why not);
+  (versions), ``source_formats`` (which it takes) and ``reason`` (why not); ``conversion_reason`` may say why it takes no
+  other formats;
 * ``convert(request, progress)``: write the artifact into ``request["output_directory"]``; returns ``model`` (its relative path),
   ``converter`` (versions) and ``details``;
 * ``runtime()``: import the runtime and return ``{"name", "version"}``;
@@ -30,7 +31,7 @@ from typing import Any, Dict, List, Tuple  # noqa: F401
 
 from ..failures import Unsupported
 
-BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "tensorrt", "torch", "torch2trt")
+BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "edgetpu", "tensorrt", "tftrt", "torch", "torch2trt")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
 SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_device.py", "tensorflow_sources.py")
@@ -47,8 +48,17 @@ _OF_TORCH = (
 
 # The modules beside it in which a backend keeps more of its code.
 OWN_MODULES = {
+    "edgetpu": (
+        os.path.join("backends", "tflite.py"),
+        "edgetpu_compiler.py",
+        "edgetpu_library.py",
+        "tflite_file.py",
+        "tflite_nodes.py",
+    ),
     "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
+    "tflite": ("tflite_file.py", "tflite_nodes.py"),
     "tensorrt": ("cuda_device.py", "onnx_precision.py", "onnx_sources.py", "pycuda_device.py", "tensorrt_api.py"),
+    "tftrt": ("cuda_device.py", "gpu_memory.py", "own_log.py", "tftrt_api.py", "tftrt_graph.py", "tftrt_log.py"),
     "torch": _OF_TORCH,
     "torch2trt": _OF_TORCH + ("backends/tensorrt.py", "tensorrt_api.py"),
 }  # type: Dict[str, Tuple[str, ...]]

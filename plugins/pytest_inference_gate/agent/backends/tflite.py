@@ -3,9 +3,10 @@
 import os
 import shutil
 import tempfile
-from typing import Any, Callable, Dict, Iterator, List, Tuple  # noqa: F401
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
 
 from .. import tensorflow_sources as sources
+from .. import tflite_file, tflite_nodes
 from ..failures import BuildError, LoadError, Unsupported
 
 NAME = "tflite"
@@ -90,30 +91,17 @@ def _converter(tf, saved_model, request):
 
 def operators(content):
     # type: (bytes) -> Dict[str, int]
-    """How often each operator occurs, read from the file itself; empty where TensorFlow's reader of the format is not at hand."""
+    """How often each operator occurs; empty where the bytes are no model, which the runtime is the one to say."""
     try:
-        from tensorflow.lite.python import schema_py_generated as schema
-    except ImportError:
+        return tflite_file.parse(content).counts
+    except tflite_file.NotTfLiteError:
         return {}
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    model = schema.Model.GetRootAsModel(content, 0)
-    counts = {}  # type: Dict[str, int]
-    for graph_index in range(model.SubgraphsLength()):
-        graph = model.Subgraphs(graph_index)
-        for index in range(graph.OperatorsLength()):
-            code = model.OperatorCodes(graph.Operators(index).OpcodeIndex())
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            name = names.get(number, str(number))
-            if name == "CUSTOM" and code.CustomCode():
-                name = "CUSTOM:" + code.CustomCode().decode("utf-8", "replace")
-            counts[name] = counts.get(name, 0) + 1
-    return counts
 
 
 # Running
 
 
-def _import_interpreter():
+def import_interpreter():
     # type: () -> Tuple[Any, str, str]
     """The interpreter class, the name of its runtime and its version."""
     try:
@@ -148,7 +136,7 @@ def _version(distribution):
 
 def runtime():
     # type: () -> Dict[str, str]
-    _, name, version = _import_interpreter()
+    _, name, version = import_interpreter()
     return {"name": name, "version": version}
 
 
@@ -160,14 +148,13 @@ class Runner:
         from ..quantization import dequantize, is_integer, quantize
 
         self._quantize, self._dequantize = quantize, dequantize
-        interpreter_class = _import_interpreter()[0]
-        self._interpreter = interpreter_class(model_path=model, num_threads=threads)
+        self._interpreter = self._open(model, threads)
         inputs = self._interpreter.get_input_details()
         if len(inputs) != 1:
             raise LoadError("the model has %d inputs, and one is expected" % len(inputs))
         shape = [batch] + [int(size) for size in input["shape"]]
         if [int(size) for size in inputs[0]["shape"]] != shape:
-            self._interpreter.resize_tensor_input(inputs[0]["index"], shape)
+            self._resize(inputs[0], shape)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
@@ -178,6 +165,21 @@ class Runner:
                 "the model takes %s and gives %s, but full_int8 means integers"
                 % (self.inputs[0]["dtype"], self.outputs[0]["dtype"])
             )
+
+    def _open(self, model, threads):
+        # type: (str, int) -> Any
+        interpreter_class, name, version = import_interpreter()
+        self._source = "nodes of the interpreter of %s %s" % (name, version)
+        return interpreter_class(model_path=model, num_threads=threads)
+
+    def _resize(self, details, shape):
+        # type: (Dict[str, Any], List[int]) -> None
+        self._interpreter.resize_tensor_input(details["index"], shape)
+
+    def coverage(self):
+        # type: () -> Optional[Dict[str, Any]]
+        """How many operations run in XNNPACK; of use where a release takes more or fewer of them than another one."""
+        return tflite_nodes.xnnpack_coverage(self._interpreter, self._source)
 
     def set_inputs(self, array):
         # type: (Any) -> None

@@ -1,0 +1,52 @@
+"""Counts, moments and durations in words, alike in every report. No I/O."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+CLOCKS_AGREE = timedelta(minutes=1)
+"""By so much the clock may have been set back without a word about it."""
+
+_UNITS = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60))
+_SHOWN_BELOW = {"month": 90 * 86400, "year": 730 * 86400}  # "75 days" and "18 months" say more than "2 months" and "1 year"
+
+
+def counted(count: int, noun: str) -> str:
+    """``"1 session"``, ``"3 sessions"``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def session_time(text: str) -> datetime | None:
+    """The moment that a session file names, in UTC; None where it names none. Without a zone it is UTC, as pytest-benchmark writes it."""
+    try:
+        # Python 3.10 does not know that Z stands for UTC.
+        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    try:
+        return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+    except OverflowError:
+        return None
+
+
+def duration_in_words(duration: timedelta) -> str:
+    """``"14 days"``, ``"1 hour"``, ``"less than a minute"``: whole units, rounded down, never negative."""
+    seconds = max(0.0, duration.total_seconds())
+    for unit, length in _UNITS:
+        if seconds >= _SHOWN_BELOW.get(unit, length):
+            return counted(int(seconds // length), unit)
+    return "less than a minute"
+
+
+def age_in_words(text: str, now: datetime) -> str:
+    """How old a session is that was taken at `text` (ISO 8601): ``"14 days old"``, ``"3 hours in the future"``, ``"of unknown age"``.
+
+    `now` has a time zone.
+    """
+    moment = session_time(text)
+    if moment is None:
+        return "of unknown age"
+    age = now - moment
+    if age < -CLOCKS_AGREE:
+        return f"{duration_in_words(-age)} in the future"
+    return f"{duration_in_words(age)} old"
