@@ -21,7 +21,17 @@ from functools import lru_cache, partial
 from math import atan, cos, expm1, hypot, inf, isfinite, log, pi, sin, sqrt
 from statistics import fmean, median
 
-from .decision import ALPHA, MOST_WITH_BUILDS, SPREADS, BuildComparison, LatencyDecision, change_in_words, decide, session_noise
+from .decision import (
+    ALPHA,
+    MOST_WITH_BUILDS,
+    SPREADS,
+    BuildComparison,
+    Evidence,
+    LatencyDecision,
+    change_in_words,
+    decide,
+    session_noise,
+)
 from .paired_decision import decide_pairs, middle_ratio
 from .sequential import EARLIEST, Standing, change_of, standing
 from .verdict import Verdict
@@ -144,7 +154,9 @@ def decide_build_pairs(
         wanted=where.wanted,
         builds=comparison,
     )
-    return replace(decision, reason=_reason(decision, "the other stack", "pairs of processes", len(ratios) - first, alpha))
+    return replace(
+        decision, evidence=BuildEvidence("the other stack", "pairs of processes", len(ratios) - first, alpha)
+    ).explained()
 
 
 def build_spread(*sides: Iterable[float]) -> float | None:
@@ -222,7 +234,7 @@ def _decide_by_builds(
         wanted=where.wanted,
         builds=comparison,
     )
-    return replace(decision, reason=_reason(decision, "the baseline", "replicates", len(candidate) - first, alpha))
+    return replace(decision, evidence=BuildEvidence("the baseline", "replicates", len(candidate) - first, alpha)).explained()
 
 
 def _verdict(where: Standing, ratio: float, *, too_noisy: bool) -> Verdict:
@@ -231,6 +243,36 @@ def _verdict(where: Standing, ratio: float, *, too_noisy: bool) -> Verdict:
     if too_noisy:
         return Verdict.UNGATEABLE
     return Verdict.INCONCLUSIVE if where.state == "unclear" and ratio > 1 else Verdict.PASS
+
+
+@dataclass(frozen=True)
+class BuildEvidence:
+    """Of a comparison whose unit is the build: what it was compared with (``other``), what a replicate is called (``unit``), and how many
+    of those were ``fresh``.
+    """
+
+    other: str
+    unit: str
+    fresh: int
+    alpha: float
+
+    def reason(self, decision: LatencyDecision) -> str:
+        """The verdict in a sentence, with the figures that it rests on."""
+        return _reason(decision, self.other, self.unit, self.fresh, self.alpha)
+
+
+@dataclass(frozen=True)
+class SingleBuildEvidence:
+    """Of one build against one other: what the plain rule rests on, with a word of warning where anything seems to have changed."""
+
+    plain: Evidence
+
+    def reason(self, decision: LatencyDecision) -> str:
+        """The verdict in a sentence, with the figures that it rests on."""
+        reason = self.plain.reason(decision)
+        if decision.verdict is Verdict.PASS or decision.wanted:
+            return reason
+        return f"{reason}; this is one build against one, and {REBUILD}"
 
 
 def _reason(decision: LatencyDecision, other: str, unit: str, fresh: int, alpha: float) -> str:
@@ -264,10 +306,9 @@ def _reason(decision: LatencyDecision, other: str, unit: str, fresh: int, alpha:
 
 
 def _told_of_rebuilding(decision: LatencyDecision) -> LatencyDecision:
-    """The same, with a word of warning where anything seems to have changed."""
-    if decision.verdict is Verdict.PASS or decision.wanted:
+    if decision.evidence is None:
         return decision
-    return replace(decision, reason=f"{decision.reason}; this is one build against one, and {REBUILD}")
+    return replace(decision, evidence=SingleBuildEvidence(decision.evidence)).explained()
 
 
 def _builds(count: int) -> str:

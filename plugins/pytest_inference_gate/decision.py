@@ -193,8 +193,7 @@ def correct_for_family(decisions: Mapping[str, LatencyDecision], alpha: float = 
     family = len(decisions)
     corrected = {}
     for case_id, decision in decisions.items():
-        reason = decision.reason.replace(f"p = {decision.p_value:.2g}", f"p = {adjusted[case_id]:.2g}")
-        changed = replace(decision, p_value=adjusted[case_id], family=family, reason=reason).explained()
+        changed = replace(decision, p_value=adjusted[case_id], family=family).explained()
         if decision.verdict in (Verdict.SLOWER, Verdict.FASTER) and adjusted[case_id] >= alpha:
             slower = decision.verdict is Verdict.SLOWER
             reason = (

@@ -360,6 +360,7 @@ class _Malicious:
         return os.mkdir, (str(self.trace),)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch, about old formats
 def test_a_pickle_that_is_a_program_is_refused_and_does_not_run(tmp_path: Path) -> None:
     import pickle
 

@@ -35,6 +35,8 @@ def a_torch(*, built_for: str | None = "13.0", available: bool = True, init: Any
         __version__="2.11.0",
         version=SimpleNamespace(cuda=built_for),
         set_grad_enabled=lambda value: None,
+        set_num_threads=lambda count: None,
+        set_num_interop_threads=lambda count: None,
         device=lambda name: SimpleNamespace(type=name),
         zeros=raising(run),
         backends=SimpleNamespace(cudnn=SimpleNamespace(), cuda=SimpleNamespace(matmul=SimpleNamespace())),

@@ -28,8 +28,8 @@ def use(torch, name, threads):
     # type: (Any, str, int) -> Any
     """The ``torch.device`` of that name (``cpu`` or ``cuda``, the first one that is visible), ready to run models."""
     torch.set_grad_enabled(False)  # once, instead of a context around each call that would be measured with it
+    _keep_to_threads(torch, threads)  # with a GPU too: the host's part should not depend on how many cores there are
     if name == CPU:
-        _keep_to_threads(torch, threads)
         return torch.device(CPU)
     if name != CUDA:
         raise Unsupported("PyTorch runs no models on the device %r here; it runs them on %s and %s" % (name, CPU, CUDA))

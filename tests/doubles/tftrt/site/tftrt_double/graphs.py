@@ -268,7 +268,8 @@ def _print(function, index, text):
     constant = function.node_def.add(name=name + "_text", op="Const")
     constant.attr["dtype"].type = dtypes.string.as_datatype_enum
     constant.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(text))
-    printing = function.node_def.add(name=name, op="PrintV2", input=[name + "_text:output:0"])
+    before = ["^says_%d" % (index - 1)] if index else []  # lines in their order
+    printing = function.node_def.add(name=name, op="PrintV2", input=[name + "_text:output:0", *before])
     printing.attr["output_stream"].s, printing.attr["end"].s = b"stderr", b"\n"
     # What gives the results waits for it: else it would be taken out when the call is inlined.
     giving = {tensor.split(":")[0] for tensor in function.ret.values()}
