@@ -32,7 +32,7 @@ from .progress import Progress
 from .sequential import EARLIEST
 from .side_by_side import Task, jobs_here, side_by_side
 from .stack_preparations import StackPreparations
-from .sweep import Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
+from .sweep import REPLICATES_WITH_TELEMETRY, Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
 
 if TYPE_CHECKING:
     import numpy
@@ -438,7 +438,10 @@ class DeviceRun:
         log_name = f"{record.case.id}.measure-{record.measured + 1}"
         runtime = self._device.runtime
         build = record.measured % len(record.builds)
-        replicate = measure_replicate(runtime, record.case, record.builds[build], inputs, self.plan, log_name)
+        with_telemetry = record.measured < REPLICATES_WITH_TELEMETRY
+        replicate = measure_replicate(
+            runtime, record.case, record.builds[build], inputs, self.plan, log_name, with_telemetry=with_telemetry
+        )
         record.replicates.append(replace(replicate, build=build))
 
     def _measure_pair(self, record: CaseRecord) -> None:

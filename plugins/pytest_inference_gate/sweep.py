@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from .agent_process import AgentProcess
 
 
+REPLICATES_WITH_TELEMETRY = 3
+"""How many replicates of a case tell what an inference takes of power: each goes on for two seconds, and shows the same as the others."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a replicate is measured, as the agent's ``measure`` verb takes it.
@@ -57,17 +61,24 @@ class Plan:
 
 
 def measure_replicate(
-    role: AgentRole, case: Case, artifact: StoredArtifact, inputs: PreparedInputs, plan: Plan, log_name: str
+    role: AgentRole,
+    case: Case,
+    artifact: StoredArtifact,
+    inputs: PreparedInputs,
+    plan: Plan,
+    log_name: str,
+    *,
+    with_telemetry: bool,
 ) -> Replicate:
     """Start an agent, load, warm up, measure, stop. Raises :class:`StageFailed`."""
     with role.start(log_name) as agent:
         loaded = agent.load(load_arguments(case, artifact, role.target.put))
-        telemetry = telemetry_wish(role.probe.get("device") or {}, case.device)
+        telemetry = telemetry_wish(role.probe.get("device") or {}, case.device) if with_telemetry else None
         return measure_loaded(agent, role.target.put(inputs.path), plan, loaded["seconds"], telemetry=telemetry)
 
 
 def telemetry_wish(facts: Mapping[str, Any], device: str) -> dict[str, str] | None:
-    """How the agent is to sample power beside a measurement of a case on ``device``, as its ``measure`` takes it; None: not at all.
+    """How the agent is to sample power after a measurement of a case on ``device``, as its ``measure`` takes it; None: not at all.
 
     A board that shows the power of its rails does so for every case. A discrete GPU tells its own, beside the cases that run on it.
     """
@@ -83,7 +94,7 @@ def telemetry_remarks(replicates: Iterable[Replicate]) -> list[str]:
     taken = [replicate.telemetry for replicate in replicates if replicate.telemetry is not None]
     reasons = Counter(str(telemetry["problem"]) for telemetry in taken if telemetry.get("problem"))
     return [
-        f"power and temperatures were not, or not wholly, sampled beside {count} of {len(taken)} measurements: {reason}"
+        f"power and temperatures were not, or not wholly, sampled after {count} of {len(taken)} measurements: {reason}"
         for reason, count in reasons.items()
     ]
 

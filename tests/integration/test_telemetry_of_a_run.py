@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pytest_inference_gate.sweep import REPLICATES_WITH_TELEMETRY
+
 LINE = (
     "05-09-2026 18:42:06 RAM 18207/62841MB (lfb 466x4MB) CPU [14%@2188,off] GR3D_FREQ 0%@[624] cpu@52.562C VDD_IN 4000mW/3900mW"
 )
@@ -35,7 +37,8 @@ def telemetry(linear_project: Any) -> list[dict[str, Any]]:
     (block,) = [one["extra_info"]["inference_gate"] for one in benchmarks if one["extra_info"].get("inference_gate")]
     assert len(block["telemetry"]) == len(block["replicates"])
     told: list[dict[str, Any]] = block["telemetry"]
-    return told
+    assert [one is not None for one in told] == [number < REPLICATES_WITH_TELEMETRY for number in range(len(told))]
+    return told[:REPLICATES_WITH_TELEMETRY]
 
 
 def test_a_saved_session_tells_the_energy_of_an_inference(linear_project: Any, tegrastats: Any) -> None:
@@ -66,6 +69,6 @@ def test_a_sampler_that_cannot_sample_fails_nothing_and_is_told(linear_project: 
     result = linear_project.save()
     told = telemetry(linear_project)
     assert {one["problem"] for one in told} == {"tegrastats ended with status 1: tegrastats must be run as root"}
-    assert f"not wholly, sampled beside {len(told)} of {len(told)} measurements: tegrastats ended" in " ".join(
+    assert f"not wholly, sampled after {len(told)} of {len(told)} measurements: tegrastats ended" in " ".join(
         result.stdout.str().split()
     )

@@ -263,7 +263,7 @@ def test_an_agent_tells_the_energy_of_an_inference(programs: Path, tmp_path: Pat
     session = serve.Session(Backends({}))
     session._runner = Sleeper()
     numpy.save(tmp_path / "inputs.npy", numpy.zeros((1, 2), dtype=numpy.float32))
-    # Three rounds are over before there is a sample: inferences that nobody times go on for one second and a half.
+    # After three rounds, inferences that nobody times go on for one second and a half.
     rounds = {"minimum": 3, "minimum_seconds": 0, "maximum": 3}
     wish = {"interval": 0.05, "source": "tegrastats", "seconds": 1.5}
     arguments = {"inputs": str(tmp_path / "inputs.npy"), "rounds": rounds, "telemetry": wish}
@@ -284,7 +284,7 @@ def test_a_sampler_that_could_not_start_leaves_the_measurement_alone(monkeypatch
     numpy.save(tmp_path / "inputs.npy", numpy.zeros((1, 2), dtype=numpy.float32))
     arguments = {"inputs": str(tmp_path / "inputs.npy"), "rounds": {"minimum": 3, "minimum_seconds": 0, "maximum": 3}}
     result = session.measure({**arguments, "telemetry": {"source": "tegrastats"}}, print)
-    assert (result["telemetry"]["inferences"], result["telemetry"]["problem"]) == (3, "tegrastats is not on the PATH")
+    assert (result["telemetry"]["inferences"], result["telemetry"]["problem"]) == (0, "tegrastats is not on the PATH")
     assert len(result["rounds"]) == 3
 
 
@@ -294,7 +294,7 @@ def test_remarks_of_a_run_name_each_reason_once() -> None:
 
     taken = [replicate({"problem": None}), replicate({"problem": "it died"}), replicate({"problem": "it died"}), replicate(None)]
     assert telemetry_remarks(taken) == [
-        "power and temperatures were not, or not wholly, sampled beside 2 of 3 measurements: it died"
+        "power and temperatures were not, or not wholly, sampled after 2 of 3 measurements: it died"
     ]
     assert telemetry_remarks([replicate(None)]) == []
 

@@ -140,29 +140,15 @@ class Session:
 
         runner = self._loaded()
         runner.set_inputs(batches.first_batch(arguments["inputs"], self._batch))
-        wish = arguments.get("telemetry")  # type: Any
-        sampler = self._sampler(wish)
-        count, ended = 0, 0.0
-        try:
-            before = device_facts.condition()
-            first, self._fresh = self._fresh, False
-            call = runner.prepared()
-            result = measure.measure(call, arguments.get("warmup"), arguments["rounds"], first)
-            if sampler is not None and sampler.problem is None:
-                # Fast models are measured too quickly for their power to be seen: they go on, and those rounds are not timed.
-                count = measure.run_until(call, result["begun"] + wish.get("seconds", SECONDS_FOR_ENERGY))
-                ended = time.monotonic()
-            on_device = runner.prepared_on_device() if hasattr(runner, "prepared_on_device") else None
-            result["device_rounds"] = measure.device_rounds(on_device, len(result["rounds"])) if on_device else None
-            result["condition"] = device_facts.span(before, device_facts.condition())
-        finally:
-            recorded = sampler.stop() if sampler else None
-        if recorded is not None:
-            from . import telemetry
-
-            result["telemetry"] = telemetry.summary(
-                recorded, result["begun"], ended if count else result["ended"], len(result["rounds"]) + count
-            )
+        before = device_facts.condition()
+        first, self._fresh = self._fresh, False
+        call = runner.prepared()
+        result = measure.measure(call, arguments.get("warmup"), arguments["rounds"], first)
+        on_device = runner.prepared_on_device() if hasattr(runner, "prepared_on_device") else None
+        result["device_rounds"] = measure.device_rounds(on_device, len(result["rounds"])) if on_device else None
+        result["condition"] = device_facts.span(before, device_facts.condition())
+        if arguments.get("telemetry") is not None:
+            result["telemetry"] = self._telemetry(arguments["telemetry"], call)
         result["coverage"] = self._coverage()
         return result
 
@@ -173,16 +159,21 @@ class Session:
         return tell() if callable(tell) else None
 
     @staticmethod
-    def _sampler(wish):
-        # type: (Optional[Dict[str, Any]]) -> Any
-        """A started sampler of power and temperatures where one is wanted."""
-        if wish is None:
-            return None
-        from . import telemetry
+    def _telemetry(wish, call):
+        # type: (Dict[str, Any], Callable[[], Any]) -> Dict[str, Any]
+        """Power, temperatures and clocks while ``call`` goes on for a while: that is not timed, and nothing is sampled beside what is."""
+        from . import measure, telemetry
 
         sampler = telemetry.Sampler(wish.get("interval") or telemetry.INTERVAL_SECONDS, wish.get("source"))
         sampler.start()
-        return sampler
+        count, start = 0, time.monotonic()
+        try:
+            if sampler.problem is None:
+                count = measure.run_until(call, start + wish.get("seconds", SECONDS_FOR_ENERGY))
+            end = time.monotonic()
+        finally:
+            recorded = sampler.stop()
+        return telemetry.summary(recorded, start, end, count)
 
     def measure_block(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
