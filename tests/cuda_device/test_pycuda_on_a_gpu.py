@@ -1,7 +1,7 @@
 """PyCUDA's buffers, stream and events as the agent uses them, on a real CUDA device. Skipped where there is none.
 
 With TensorRT's lean runtime installed, which has no builder, the adapter's error path is run with the real library too.
-benchmarks/cuda_device/README.md has the command.
+docs/how-to/gate-a-cuda-gpu.md has the command.
 """
 
 from __future__ import annotations
