@@ -12,6 +12,7 @@ import pytest
 from pytest_inference_gate.agent import cuda_device, failures, tensorrt_api
 from pytest_inference_gate.agent.backends import OWN_MODULES, SHARED_MODULES, Backends
 from pytest_inference_gate.agent.backends import tensorrt as backend
+from pytest_inference_gate.agent.engine_origin import refuse_foreign
 from pytest_inference_gate.coverage import parse_coverage
 
 HERE = {"tensorrt": "10.3.0", "sm": "8.7", "gpu": "Orin", "board": "NVIDIA Jetson AGX Orin Developer Kit", "cuda_driver": "12.6"}
@@ -128,13 +129,13 @@ def test_placed_layers_are_read_from_the_log() -> None:
     ("key", "value"), [("tensorrt", "8.6.1"), ("sm", "7.2"), ("gpu", "Xavier"), ("board", "NVIDIA Jetson Orin NX")]
 )
 def test_an_engine_of_elsewhere_is_refused(key: str, value: str) -> None:
-    backend.refuse_foreign(HERE, HERE)
-    backend.refuse_foreign({**HERE, "cuda_driver": "13.0"}, HERE)  # which TensorRT itself lets pass
+    refuse_foreign(HERE, HERE)
+    refuse_foreign({**HERE, "cuda_driver": "13.0"}, HERE)  # which TensorRT itself lets pass
     with pytest.raises(failures.LoadError) as caught:
-        backend.refuse_foreign({**HERE, key: value}, HERE)
+        refuse_foreign({**HERE, key: value}, HERE)
     assert f"was {value} and is {HERE[key]}" in str(caught.value)
     with pytest.raises(failures.LoadError, match="unknown"):
-        backend.refuse_foreign({name: HERE[name] for name in HERE if name != key}, HERE)
+        refuse_foreign({name: HERE[name] for name in HERE if name != key}, HERE)
 
 
 def test_without_a_device_the_backend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

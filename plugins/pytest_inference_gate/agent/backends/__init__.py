@@ -57,10 +57,25 @@ OWN_MODULES = {
     ),
     "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
     "tflite": ("tflite_file.py", "tflite_nodes.py"),
-    "tensorrt": ("cuda_device.py", "onnx_precision.py", "onnx_sources.py", "pycuda_device.py", "tensorrt_api.py"),
-    "tftrt": ("cuda_device.py", "gpu_memory.py", "own_log.py", "tftrt_api.py", "tftrt_graph.py", "tftrt_log.py"),
+    "tensorrt": (
+        "cuda_device.py",
+        "engine_origin.py",
+        "onnx_precision.py",
+        "onnx_sources.py",
+        "pycuda_device.py",
+        "tensorrt_api.py",
+    ),
+    "tftrt": (
+        "cuda_device.py",
+        "engine_origin.py",
+        "gpu_memory.py",
+        "own_log.py",
+        "tftrt_api.py",
+        "tftrt_graph.py",
+        "tftrt_log.py",
+    ),
     "torch": _OF_TORCH,
-    "torch2trt": _OF_TORCH + ("backends/tensorrt.py", "tensorrt_api.py"),
+    "torch2trt": _OF_TORCH + ("backends/tensorrt.py", "engine_origin.py", "tensorrt_api.py"),
 }  # type: Dict[str, Tuple[str, ...]]
 
 

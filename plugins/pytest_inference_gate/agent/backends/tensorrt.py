@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, List, Optional  # noqa: F401
 
-from .. import cuda_device, onnx_precision, onnx_sources, tensorrt_api
+from .. import cuda_device, engine_origin, onnx_precision, onnx_sources, tensorrt_api
 from ..failures import AgentError, BuildError, LoadError, Unsupported
 
 NAME = "tensorrt"
@@ -27,9 +27,6 @@ DISTRIBUTIONS = (
 )
 ENGINE, PROVENANCE, TIMING_CACHE = "model.engine", "engine.json", "timing.cache"
 SCHEMA = "inference-gate-engine/1"
-# What has to be equal where the engine is run, in the order in which a difference is told.
-PINNED = ("tensorrt", "sm", "gpu", "board")
-NAMES = {"tensorrt": "TensorRT", "sm": "SM", "gpu": "the GPU", "board": "the board"}
 
 
 def installed_version(packages):
@@ -216,33 +213,10 @@ def runtime():
     return {"name": "tensorrt", "version": str(tensorrt_api.import_tensorrt().__version__)}
 
 
-def refuse_foreign(provenance, here):
-    # type: (Dict[str, Any], Dict[str, str]) -> None
-    """Raise where the engine was built by another release, for another GPU, or on another board."""
-    differences = [
-        "%s was %s and is %s" % (NAMES[key], provenance.get(key) or "unknown", here[key] or "unknown")
-        for key in PINNED
-        if provenance.get(key) != here[key]
-    ]
-    if differences:
-        raise LoadError(
-            "the engine was built elsewhere (%s), and an engine runs only where it was built: convert the case again on this device"
-            % "; ".join(differences)
-        )
-
-
-def provenance_of(model):
+def origin_of(model):
     # type: (str) -> Dict[str, Any]
-    path = os.path.join(os.path.dirname(model), PROVENANCE)
-    try:
-        document = json.loads(_read(path).decode("utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoadError(
-            "beside the engine there is no %s that says where it was built (%s): convert it again" % (PROVENANCE, error)
-        )
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise LoadError("%s is not of the schema %s: convert the case again" % (path, SCHEMA))
-    return document
+    """Where the engine at the path ``model`` was built. Raises :class:`LoadError` where nothing says so."""
+    return engine_origin.read_origin(os.path.join(os.path.dirname(model), PROVENANCE), SCHEMA)
 
 
 class Runner:
@@ -256,8 +230,8 @@ class Runner:
 
         self._numpy = numpy
         trt = tensorrt_api.import_tensorrt()
-        provenance = provenance_of(model)
-        refuse_foreign(provenance, bound_to(trt))
+        provenance = origin_of(model)
+        engine_origin.refuse_foreign(provenance, bound_to(trt))
         self._device = device()
         self._logger = tensorrt_api.new_logger(trt)
         self._runtime, self._engine = tensorrt_api.deserialize(trt, self._logger, _read(model), provenance.get("dla_core"))

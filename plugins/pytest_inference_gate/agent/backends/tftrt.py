@@ -12,7 +12,7 @@ import sys
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
 
-from .. import cuda_device, gpu_memory, system_packages, tftrt_api, tftrt_graph, tftrt_log
+from .. import cuda_device, engine_origin, gpu_memory, system_packages, tftrt_api, tftrt_graph, tftrt_log
 from .. import tensorflow_sources as sources
 from ..failures import BuildError, LoadError, Unsupported
 from ..own_log import OwnLog
@@ -33,8 +33,6 @@ LIBRARIES = (
 FIRST_WITHOUT = (2, 18)
 SAVED_MODEL, PROVENANCE = "saved_model", "inference_gate.json"
 SCHEMA = "inference-gate-tftrt/1"
-PINNED = ("tensorrt", "sm", "gpu", "board")
-NAMES = {"tensorrt": "TensorRT", "sm": "SM", "gpu": "the GPU", "board": "the board"}
 MOST_OPERATIONS = 50
 # One line for each execution of an engine or of the segment behind it, in the process that converts and never in one that measures.
 COUNTED_EXECUTIONS = "trt_engine_op=1"
@@ -331,34 +329,6 @@ def runtime():
     return {"name": "tensorflow", "version": str(tf.__version__)}
 
 
-def refuse_foreign(provenance, here):
-    # type: (Dict[str, Any], Dict[str, str]) -> None
-    """Raise where the engines were built by another release, for another GPU, or on another board."""
-    differences = [
-        "%s was %s and is %s" % (NAMES[key], provenance.get(key) or "unknown", here[key] or "unknown")
-        for key in PINNED
-        if provenance.get(key) != here[key]
-    ]
-    if differences:
-        raise LoadError(
-            "the engines were built elsewhere (%s), and they run only where they were built: convert the case again on this device"
-            % "; ".join(differences)
-        )
-
-
-def _provenance(model):
-    # type: (str) -> Dict[str, Any]
-    path = os.path.join(model, "assets.extra", PROVENANCE)
-    try:
-        with open(path) as stream:
-            document = json.load(stream)
-    except (OSError, ValueError) as error:
-        raise LoadError("the model has no %s that says where its engines were built (%s): convert it again" % (PROVENANCE, error))
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise LoadError("%s is not of the schema %s: convert the case again" % (path, SCHEMA))
-    return document
-
-
 class Runner:
     """A converted SavedModel. An inference begins with the input as a tensor and ends with the result on the host."""
 
@@ -373,7 +343,8 @@ class Runner:
             tf = tftrt_api.import_tensorflow(memory_limit)
             tftrt_api.import_converter()
             self._source = "TensorFlow %s" % tf.__version__
-            refuse_foreign(_provenance(model), _here())
+            origin = engine_origin.read_origin(os.path.join(model, "assets.extra", PROVENANCE), SCHEMA)
+            engine_origin.refuse_foreign(origin, _here())
             call = _Eager if tftrt_api.is_eager(tf) else _InSession
             self._call = call(tf, model, threads, memory_limit)
         except Exception as error:

@@ -17,7 +17,7 @@ import tempfile
 from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
 
-from .. import cuda_device, tensorrt_api, torch_device, torch_models, torch_runner
+from .. import cuda_device, engine_origin, tensorrt_api, torch_device, torch_models, torch_runner
 from ..failures import AgentError, BuildError, LoadError, OutOfMemory, Unsupported, sentence_of
 from . import tensorrt as engines
 
@@ -279,8 +279,8 @@ class Runner(torch_runner.ModuleRunner):
         torch = torch_device.import_torch()
         trt = tensorrt_api.import_tensorrt()
         torch2trt = _import(trt)
-        provenance = engines.provenance_of(model)
-        engines.refuse_foreign(provenance, engines.bound_to(trt))
+        provenance = engines.origin_of(model)
+        engine_origin.refuse_foreign(provenance, engines.bound_to(trt))
         if "module" not in provenance:
             raise LoadError("the engine was not built by the backend torch2trt: convert the case again")
         shape = [int(size) for size in provenance["shape"]]
