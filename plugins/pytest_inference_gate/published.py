@@ -12,10 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .cases import Case
-from .devices import DeviceIdentity
 from .errors import GateError
+
+if TYPE_CHECKING:
+    from .cases import Case
+    from .devices import DeviceIdentity
 
 FILE = "figures.csv"
 COLUMNS = (
