@@ -12,10 +12,9 @@ import pytest
 from . import benchmark_adapter
 from .backends import BACKENDS, BackendInfo
 from .cards import ModelCard, load_cards
-from .cases import Case
+from .cases import Case, tolerance_for
 from .errors import GateError
 from .hookspecs import BackendExtension
-from .judging import tolerance_for
 from .matrix import build_cases, embedded_models
 from .options import Settings, parse_share
 

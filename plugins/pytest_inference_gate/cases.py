@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backends import CPU
-from .cards import ModelCard
+from .cards import ModelCard, PrecisionTolerance
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,3 +54,14 @@ class Case:
 
     def __repr__(self) -> str:
         return f"<Case {self.test_id}>"
+
+
+def tolerance_for(case: Case) -> PrecisionTolerance:
+    """The card's tolerances for the case's precision."""
+    tolerance = case.card.tolerance
+    special = tolerance.by_precision.get(case.precision, PrecisionTolerance())
+    return PrecisionTolerance(
+        latency=special.latency if special.latency is not None else tolerance.latency,
+        top1_drop=special.top1_drop if special.top1_drop is not None else tolerance.top1_drop,
+        agreement=special.agreement if special.agreement is not None else tolerance.agreement,
+    )

@@ -59,7 +59,7 @@ _NARROWEST = 100  # columns: what the table needs to show all that matters, wher
 
 
 class GateSession:
-    """Made once a run, at the first test that asks for a case.
+    """Made once a run, when all tests are collected and one of them asks for a case.
 
     ``settings``, ``cases`` and ``results`` are for tests of one's own; results are there once the first test runs.
     """
@@ -67,11 +67,11 @@ class GateSession:
     run: GateRun
     environment: RunEnvironment
 
-    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, selection: CaseSelection) -> None:
         self.config = config
         self.settings = settings
         self.comparing = benchmark_adapter.comparing(config)
-        self.selection = CaseSelection(config, settings)
+        self.selection = selection
         self.devices: list[DeviceGate] = []
         self.results: dict[str, CaseResult] = {}  # by the parameter of the tests
         self.notices: list[str] = []

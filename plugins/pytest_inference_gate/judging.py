@@ -9,8 +9,7 @@ from statistics import median
 from .accuracy import FLOAT_REFERENCE, AccuracyDecision, AccuracyFigures, judge_accuracy
 from .artifacts import StoredArtifact, digest_of
 from .build_decision import Built, decide_build_pairs, decide_builds
-from .cards import PrecisionTolerance
-from .cases import Case
+from .cases import Case, tolerance_for
 from .comparison import Baseline
 from .coverage import (
     Coverage,
@@ -97,17 +96,6 @@ class CaseRecord:
     def measured(self) -> int:
         """How many replicates, or pairs, there are."""
         return len(self.replicates) + len(self.pairs)
-
-
-def tolerance_for(case: Case) -> PrecisionTolerance:
-    """The card's tolerances for the case's precision."""
-    tolerance = case.card.tolerance
-    special = tolerance.by_precision.get(case.precision, PrecisionTolerance())
-    return PrecisionTolerance(
-        latency=special.latency if special.latency is not None else tolerance.latency,
-        top1_drop=special.top1_drop if special.top1_drop is not None else tolerance.top1_drop,
-        agreement=special.agreement if special.agreement is not None else tolerance.agreement,
-    )
 
 
 def replicates_at_first(record: CaseRecord, wanted: int) -> int:

@@ -12,6 +12,7 @@ from . import benchmark_adapter, options
 from .fixtures import accuracy, artifact, case, checkpoint, gate, gate_case_id, latency, runner
 
 if TYPE_CHECKING:
+    from .case_selection import CaseSelection
     from .gate_session import GateSession
 
 __all__ = ["accuracy", "artifact", "case", "checkpoint", "gate", "gate_case_id", "latency", "runner"]
@@ -23,6 +24,7 @@ _MARKERS = (
     "cuda: cases that run on a discrete NVIDIA GPU",
     "gate(tolerance): how much slower than its baseline this test's case may be, such as '3%'",
 )
+_selection_key = pytest.StashKey["CaseSelection"]()
 _session_key = pytest.StashKey["GateSession"]()
 _refusal_key = pytest.StashKey[str]()
 _REFUSAL = "inference_gate_refusal"  # what a worker of pytest-xdist calls it in its output
@@ -33,8 +35,17 @@ def gate_session(config: pytest.Config) -> GateSession:
     if _session_key not in config.stash:
         from .gate_session import GateSession
 
-        config.stash[_session_key] = GateSession(config, options.read_settings(config))
+        config.stash[_session_key] = GateSession(config, options.read_settings(config), _case_selection(config))
     return config.stash[_session_key]
+
+
+def _case_selection(config: pytest.Config) -> CaseSelection:
+    """What collecting tests needs of the gate. The rest of it is imported once a test is to run."""
+    if _selection_key not in config.stash:
+        from .case_selection import CaseSelection
+
+        config.stash[_selection_key] = CaseSelection(config, options.read_settings(config))
+    return config.stash[_selection_key]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -82,21 +93,23 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # A test with a `case` of its own, as parameter or as fixture, does not come to ask for this fixture, and is left alone.
     if "gate_case_id" in metafunc.fixturenames:
-        gate_session(metafunc.config).selection.parametrize(metafunc)
+        _case_selection(metafunc.config).parametrize(metafunc)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    if _session_key in session.config.stash:
+    if _selection_key in session.config.stash:
         with _told_by_controller(session.config, items):
-            session.config.stash[_session_key].selection.require_cases()
+            session.config.stash[_selection_key].require_cases()
 
 
 @pytest.hookimpl(tryfirst=True)  # before a worker of pytest-xdist says what it has collected
 def pytest_collection_finish(session: pytest.Session) -> None:
     if any("gate_case_id" in getattr(item, "fixturenames", ()) for item in session.items):
         with _told_by_controller(session.config, session.items):
-            gate_session(session.config).selection.collect(session.items)
+            _case_selection(session.config).collect(session.items)
+            if not session.config.option.collectonly:
+                gate_session(session.config)
 
 
 @contextlib.contextmanager
