@@ -1,10 +1,10 @@
 """Runs a bundle on a board that nobody can reach: ``python3 FILE.zip`` there, with nothing installed but NumPy and the board's runtimes.
 
-A bundle is a zip that Python runs by itself. It holds the agent, the models, their inputs and ``plan.json``; what is done with them is what
-the plugin does over ssh: the probe, then the builds of what only this board can build, then the predictions of each case, then replicates in
-fresh agents, all cases in random order in each pass, with the canary between passes. Each reply is written to ``FILE.work/`` at once, flushed
-and renamed, so that a run that was killed goes on where it ended. At its end one archive, ``FILE.results.zip``, goes back to the host, which
-judges.
+A bundle is a zip that Python runs by itself. It holds the agent, the models, their inputs and ``plan.json``; what is done with them is
+what the plugin does over ssh: the probe, then the builds of what only this board can build, then the predictions of each case, then
+replicates in fresh agents, all cases in random order in each pass, with the canary between passes. Each reply is written to ``FILE.work/``
+at once, flushed and renamed, so that a run that was killed goes on where it ended. At its end one archive, ``FILE.results.zip``, goes back
+to the host, which judges.
 
 Python 3.6, standard library only.
 """
