@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -19,10 +20,17 @@ from pytest_inference_gate.accelerators import MARKERS, MarkerState
 from pytest_inference_gate.artifacts import ArtifactStore
 
 MISSING = [name for name in ("tensorflow", "tf2onnx", "onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+if not MISSING:
+    importlib.import_module(
+        "onnx"
+    )  # sessions inside this process forget what they import, and it ends a process that imports it twice
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.skipif(compiler() is None, reason="no C compiler for the double of the driver's library"),
 ]
+
+
+WIDE = "[tolerance]\nlatency = 9.0\n"  # what is measured here is this machine, which has other work
 
 
 class Jetson(Board):
@@ -50,7 +58,10 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     monkeypatch.setattr("pytest_inference_gate.machine_condition.load_by_others", lambda *_: None)
     monkeypatch.setattr("pytest_inference_gate.machine_condition.stolen_share", lambda *_: None)
     monkeypatch.setattr("pytest_inference_gate.device_gate.canary_shifts", lambda *_: ())
-    return Project(pytester)
+    project = Project(pytester)
+    card = project.path / "models" / "digits_cnn.toml"
+    card.write_text(card.read_text().replace("[tolerance]\n", WIDE))
+    return project
 
 
 def cases(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -100,7 +111,7 @@ def test_a_board_on_a_factory_floor_builds_its_engines(project: Project, tmp_pat
 def test_an_engine_that_cannot_be_built_there(project: Project, tmp_path: Path, fault: str, kind: str, words: str) -> None:
     """ONNX goes as it is, and without a timing cache, though the card wants to pin one: which device this will be is not known."""
     (project.path / "models" / "digits_cnn.toml").unlink()
-    (project.path / "models" / "classifier.toml").write_text(ONNX_CARD)
+    (project.path / "models" / "classifier.toml").write_text(ONNX_CARD + WIDE)
     classifier(project.path / "models" / "classifier.onnx", batch=1)
     exported = Bundles(project).export("--replicates=3")
     target = Jetson(exported, tmp_path / "site", FAULT=fault).measured()
