@@ -24,12 +24,14 @@ class BackendInfo:
 
     ``devices`` are the markers of its cases, in their order; a case on any but the first one has the device in its id. ``precisions_on``
     names a device that has fewer precisions than the backend. ``builds_on_device``: an artifact is made for the very device that runs
-    it, and so on it.
+    it, and so on it. ``portable_sources``: the formats that any such device builds from, whatever else is installed there; empty where
+    nothing is known of that.
     """
 
     precisions: tuple[str, ...]
     devices: tuple[str, ...] = (CPU,)
     builds_on_device: bool = False
+    portable_sources: tuple[str, ...] = ()
     precisions_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def runs(self, precision: str, device: str) -> bool:
@@ -44,10 +46,10 @@ BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
         "tflite": BackendInfo(("fp32", "dynamic", "fp16", "int8", "full_int8")),
         "onnxruntime": BackendInfo(("fp32", "int8")),
         "edgetpu": BackendInfo(("int8", "full_int8"), ("edgetpu",)),
-        "tensorrt": BackendInfo(("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True),
-        "tftrt": BackendInfo(("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True),
+        "tensorrt": BackendInfo(("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True, portable_sources=("onnx",)),
+        "tftrt": BackendInfo(("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True, portable_sources=("saved_model",)),
         "torch": BackendInfo(("fp32", "fp16"), (CPU, *_NVIDIA), precisions_on={CPU: ("fp32",)}),
-        "torch2trt": BackendInfo(("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True),
+        "torch2trt": BackendInfo(("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True, portable_sources=("onnx",)),
     }
 )
 """By name, in the order in which messages list them. A plugin adds more through :func:`cards.load_card`'s ``known_backends``."""

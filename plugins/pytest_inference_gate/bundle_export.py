@@ -53,25 +53,42 @@ class BundleRequest:
     replicates: int = DEFAULT_REPLICATES
 
 
+@dataclass(frozen=True)
+class BundleBuild:
+    """What only the board can build: ``convert`` is what its agent's ``convert`` wants, its files paths of the bundle, but for where it
+    shall write. Cases that differ in their number of threads alone share it, by its ``name``.
+    """
+
+    name: str
+    convert: Mapping[str, Any]
+
+
 @dataclass
 class BundleCase:
-    """``load`` is what an agent's ``load`` wants, its model a path of the bundle, as ``inputs`` is."""
+    """``load`` is what an agent's ``load`` wants, its model a path of the bundle, as ``inputs`` is.
+
+    Where the board makes the model by a ``build``, its path is ``None`` here, and so is ``artifact``, its digest in the store.
+    """
 
     id: str
+    device: str
     load: Mapping[str, Any]
     inputs: str
     accuracy: bool
     latency: bool
-    artifact: str
+    artifact: str | None
+    build: BundleBuild | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "id": self.id,
+            "device": self.device,
             "load": dict(self.load),
             "inputs": self.inputs,
             "accuracy": self.accuracy,
             "latency": self.latency,
             "artifact": self.artifact,
+            "build": None if self.build is None else self.build.name,
         }
 
 
@@ -94,8 +111,12 @@ class BundleFiles:
 
 def place_in_bundle(path: Path) -> str:
     """``data/<digest>/payload``: where a file or folder lies in any bundle that has it."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", path.name).lstrip(".") or "file"
-    return f"data/{archives.tree_digest(path)}/{name}"
+    return place_of(archives.tree_digest(path), path.name)
+
+
+def place_of(digest: str, name: str) -> str:
+    """The same for what has this digest and this name."""
+    return f"data/{digest}/{re.sub(r'[^A-Za-z0-9._-]', '_', name).lstrip('.') or 'file'}"
 
 
 def agent_digest() -> str:
@@ -141,6 +162,7 @@ def write_bundle(
             f"the bundle would have {size_text(total)}, more than the {size_text(LARGEST_BYTES)} that a board's Python can start: "
             "export fewer cases at a time, with --gate-select"
         )
+    builds = {case.build.name: dict(case.build.convert) for case in cases if case.build is not None}
     plan = {
         "schema": SCHEMA,
         "plugin": _plugin_version(),
@@ -152,6 +174,7 @@ def write_bundle(
         "memory_limit": memory_limit,
         "measure": {name: dict(part) for name, part in measure.items()},
         "backends": named,
+        "builds": [{"name": name, "convert": convert} for name, convert in builds.items()],
         "cases": [case.as_dict() for case in cases],
         "files": {
             name: {"sha256": archives.file_digest(file), "size": file.stat().st_size} for name, file in sorted(members.items())
@@ -188,6 +211,9 @@ def lines_of(path: Path, cases: Sequence[BundleCase], left_out: Mapping[str, str
     for case_id, reason in left_out.items():
         yield f"not in the bundle: {case_id}: {reason}"
     results = path.with_name(f"{path.stem}.results.zip").name
+    builds = {case.build.name for case in cases if case.build is not None}
+    if builds:
+        yield f"{len(builds)} model{'s' * (len(builds) != 1)} will be built on the board, before anything is measured"
     yield f"wrote {path} ({size_text(path.stat().st_size)}): {len(cases)} case{'s' * (len(cases) != 1)}, {replicates} replicates of each"
     yield f"on the board: python3 {path.name}"
     yield f"back here: inference-gate bundle import {results} --save=NAME, or --compare"

@@ -7,20 +7,21 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from . import archives
-from .bundle_export import PLAN, SCHEMA, BundleError, agent_digest
+from .bundle_export import PLAN, SCHEMA, BundleError, agent_digest, place_of
 from .errors import FetchError
 from .outcome import Outcome, OutcomeKind, Stage
 
 RESULTS_SCHEMA = "inference-gate-bundle-results/1"
 RESULTS, DIGEST = "results.json", "results.sha256"
+PAYLOAD = "payload"  # how the store names the folder of an artifact's files
 _MAXIMUM_BYTES = 8 * 2**30
 _MAXIMUM_FILES = 200_000
 _MAXIMUM_JSON_BYTES = 512 * 2**20
@@ -83,6 +84,25 @@ class RecordedCase(_Part):
     failure: _Failure | None
 
 
+class _Converted(_Part):
+    model: str = Field(min_length=1)
+    converter: dict[str, Any]
+    seconds: Seconds
+    details: dict[str, Any]
+
+
+class RecordedBuild(_Part):
+    """What the board built, or why it could not. Both ``None``: it was not tried there, since none of its cases runs there.
+
+    ``folder`` and ``log`` are paths in the archive.
+    """
+
+    convert: _Converted | None
+    folder: str
+    log: str | None
+    failure: _Failure | None
+
+
 class _Probe(_Part):
     backends: dict[str, dict[str, Any]]
     device: dict[str, Any]
@@ -95,6 +115,7 @@ class _Results(_Part):
     probe: _Probe
     readings: list[dict[str, Any]]
     cases: dict[str, RecordedCase]
+    builds: dict[str, RecordedBuild]
     files: dict[str, dict[str, Any]]
 
 
@@ -102,6 +123,12 @@ class _PlannedCase(_Part):
     id: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     load: dict[str, Any]
     inputs: str
+    build: str | None
+
+
+class _PlannedBuild(_Part):
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    convert: dict[str, Any]
 
 
 class _Plan(_Part):
@@ -110,11 +137,16 @@ class _Plan(_Part):
     plugin: str
     replicates: int
     cases: list[_PlannedCase]
+    builds: list[_PlannedBuild]
 
 
 @dataclass(frozen=True)
 class BundleResults:
-    """``folder`` holds the unpacked archive; ``close`` removes it. ``load``: what an agent was asked to load, by case."""
+    """``folder`` holds the unpacked archive; ``close`` removes it.
+
+    ``load``: what an agent was asked to load, by case. ``convert``: what one was asked to build, by the name of the build; ``builds``: what
+    it built; ``built``: the digest of that, as :func:`archives.tree_digest` tells it of the folder.
+    """
 
     path: Path
     folder: Path
@@ -126,6 +158,9 @@ class BundleResults:
     cases: Mapping[str, RecordedCase]
     load: Mapping[str, Mapping[str, Any]]
     inputs: Mapping[str, str]
+    convert: Mapping[str, Mapping[str, Any]]
+    builds: Mapping[str, RecordedBuild]
+    built: Mapping[str, str]
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -185,10 +220,19 @@ def _checked(path: Path, folder: Path) -> BundleResults:
     for case_id, case in results.cases.items():
         if case.predict is not None and case.predict.file not in results.files:
             raise BundleError(f"{path} names predictions of {case_id} that it does not hold: {again}")
+    _check_builds(path, plan, results)
     document = json.loads(content)
     planned = {case.id: case for case in plan.cases}
     if missing := sorted(set(planned) - set(results.cases)):
         raise BundleError(f"{path} says nothing of {', '.join(missing)}, which its plan has: {again}")
+    load = {case.id: case.load for case in plan.cases}
+    built = {name: archives.tree_digest(root / one.folder) for name, one in results.builds.items() if one.convert is not None}
+    for case in plan.cases:
+        if case.build is not None:
+            # The store keeps what was built as the files of any artifact, and these lie at the same place in any bundle.
+            made = results.builds[case.build].convert
+            place = None if made is None else f"{place_of(built[case.build], PAYLOAD)}/{made.model}"
+            load[case.id] = {**case.load, "model": place}
     return BundleResults(
         path=path,
         folder=folder,
@@ -198,9 +242,29 @@ def _checked(path: Path, folder: Path) -> BundleResults:
         readings=tuple(document["readings"]),
         runs=tuple(results.runs),
         cases={case_id: case for case_id, case in results.cases.items() if case_id in planned},
-        load={case.id: case.load for case in plan.cases},
+        load=load,
         inputs={case.id: case.inputs for case in plan.cases},
+        convert={build.name: build.convert for build in plan.builds},
+        builds=results.builds,
+        built=built,
     )
+
+
+def _check_builds(path: Path, plan: _Plan, results: _Results) -> None:
+    again = "copy it from the board once more"
+    wanted = {build.name for build in plan.builds} | {case.build for case in plan.cases if case.build is not None}
+    if missing := sorted(wanted - set(results.builds)):
+        raise BundleError(f"{path} says nothing of {', '.join(missing)}, which its plan has the board build: {again}")
+    for name, build in results.builds.items():
+        if build.convert is not None and f"{build.folder}/{build.convert.model}" not in _with_folders(results.files):
+            raise BundleError(f"{path} names a model {name} that it does not hold: {again}")
+        if build.log is not None and build.log not in results.files:
+            raise BundleError(f"{path} names a log of {name} that it does not hold: {again}")
+
+
+def _with_folders(files: Iterable[str]) -> set[str]:
+    """Each file and each folder that has one: some models are folders. ``..`` is in none, for each name was checked."""
+    return {str(one) for name in files for one in (PurePosixPath(name), *PurePosixPath(name).parents)}
 
 
 def _parsed(model: type[Any], content: bytes, path: Path, name: str) -> Any:

@@ -27,7 +27,7 @@ from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
 from .machine_watch import MachineWatch
 from .outcome import Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
-from .preparation import Preparation, PreparedInputs, load_arguments
+from .preparation import Preparation, PreparedInputs, build_name, load_arguments, load_request
 from .progress import Progress
 from .sequential import EARLIEST
 from .side_by_side import Task, jobs_here, side_by_side
@@ -102,22 +102,22 @@ class DeviceRun:
 
     def fetch(self, *, for_bundle: bool = False) -> None:
         """See which cases the device can run, and have their checkpoints and pictures. What runs a bundle is not known here."""
-        able = self._require_not_built_there if for_bundle else self._require_runtime
         self._alive = [
             one
             for one in self._wanted
             if one.anything
             and self.records[one.case.id].outcome.ok
-            and self._attempt(one, able)
+            and (for_bundle or self._attempt(one, self._require_runtime))
             and self._attempt(one, self._fetch_and_prepare)
         ]
 
-    def conversions(self) -> list[Task]:
+    def conversions(self, *, for_bundle: bool = False) -> list[Task]:
         """What the converter makes for this device: it may be done side by side with that of others."""
         tasks = []
+        prepare = self._preparations.own.prepare_for_bundle if for_bundle else self._prepare_source
         for one in self._alive:
             if self._preparations.own.is_built_on_device(one.case):
-                tasks.append(self._task(one, partial(self._prepare_source, one.case)))
+                tasks.append(self._task(one, partial(prepare, one.case)))
             else:
                 tasks += self._conversions_of(one)
         return tasks
@@ -195,25 +195,25 @@ class DeviceRun:
             message = f"nothing to compare with, since the other stack does not run it: {other.outcome.message}"
             raise StageFailed(Outcome("unsupported", "load", message))
 
-    def _require_not_built_there(self, one: WantedCase) -> None:
-        if self._preparations.own.is_built_on_device(one.case):
-            message = (
-                f"{one.case.backend} builds on the device that runs it, which a bundle does not do yet: reach the board by ssh"
-            )
-            raise StageFailed(Outcome("unsupported", "convert", message))
-
     def bundle_cases(self, files: BundleFiles) -> list[BundleCase]:
-        """What a board is asked to do with the cases that could be converted; all that it takes is put into ``files``."""
-        from .bundle_export import BundleCase
+        """What a board is asked to do with the cases that could be prepared; all that it takes is put into ``files``."""
+        from .bundle_export import BundleBuild, BundleCase
 
-        cases = []
+        cases, own = [], self._preparations.own
         for one in self._alive:
-            record = self.records[one.case.id]
-            if record.artifact is None or not record.outcome.ok or not (one.accuracy or one.latency):
+            case, artifact, build = one.case, self.records[one.case.id].artifact, None
+            if not self.records[case.id].outcome.ok or not (one.accuracy or one.latency):
                 continue
-            load = load_arguments(one.case, record.artifact, files.put)
-            inputs = files.put(self._preparations.own.evaluation_inputs(one.case.card).path)
-            cases.append(BundleCase(one.case.id, load, inputs, one.accuracy, one.latency, record.artifact.digest))
+            if own.is_built_on_device(case):
+                build = BundleBuild(build_name(case), own.request_for_bundle(case, files.put))
+                load = load_request(case, None)
+            elif artifact is not None:
+                load = load_arguments(case, artifact, files.put)
+            else:
+                continue
+            inputs = files.put(own.evaluation_inputs(case.card).path)
+            digest = None if artifact is None else artifact.digest
+            cases.append(BundleCase(case.id, case.device, load, inputs, one.accuracy, one.latency, digest, build))
         return cases
 
     def _fetch_and_prepare(self, one: WantedCase) -> None:

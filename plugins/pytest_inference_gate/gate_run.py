@@ -71,7 +71,7 @@ class GateRun:
         with self._phase("fetch"):
             device.fetch(for_bundle=True)
         with self._phase("convert"):
-            side_by_side(device.conversions(), jobs_here(self._jobs), self._running)
+            side_by_side(device.conversions(for_bundle=True), jobs_here(self._jobs), self._running)
         files = BundleFiles()
         cases = device.bundle_cases(files)
         left_out = {case_id: record.outcome.message for case_id, record in device.records.items() if not record.outcome.ok}

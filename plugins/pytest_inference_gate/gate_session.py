@@ -99,6 +99,8 @@ class GateSession:
         if not self.selection.wanted:
             return
         self.progress = Progress(self.config)
+        if self._exporting is not None and self.settings.rebuilds > 1:
+            raise pytest.UsageError("a bundle has each model built once: leave out --gate-rebuilds, or reach the board by ssh")
         if self._exporting is not None and self.settings.targets:
             raise pytest.UsageError("a bundle is written for a board that cannot be reached: leave out --gate-target")
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .agent_role import AgentRole
+from .backends import BACKENDS
 from .cases import Case
 from .outcome import Outcome, StageFailed
 
@@ -60,3 +61,26 @@ def choose_intermediate(case: Case, builder: AgentRole, converter: AgentRole) ->
             " converted, or name another Python with --gate-convert-with"
         )
     raise StageFailed(Outcome("unsupported", "convert", message))
+
+
+def choose_portable(case: Case, converter: AgentRole) -> Intermediate | None:
+    """The same for a board that cannot be asked what it takes: what every installation of the case's backend builds from.
+
+    Raises :class:`StageFailed` (``unsupported``) where ``converter`` cannot make that of the checkpoint.
+    """
+    info = BACKENDS.get(case.backend)
+    checkpoint = case.card.checkpoint
+    of_torchvision = checkpoint.architecture is not None and checkpoint.architecture.is_of_torchvision  # it becomes nothing else
+    if info is None or not info.portable_sources or checkpoint.format in info.portable_sources or of_torchvision:
+        return None
+    intermediate = next(one for one in INTERMEDIATES if one.format in info.portable_sources)
+    try:
+        converter.require(intermediate.case(case), convert=True)
+    except StageFailed as failure:
+        message = (
+            f"a board of which nothing is known yet builds {case.backend} from {intermediate.format}, which cannot be made of"
+            f" {checkpoint.format} here: {failure.outcome.message}; install {intermediate.takes} where models are converted, or name"
+            " another Python with --gate-convert-with"
+        )
+        raise StageFailed(Outcome("unsupported", "convert", message)) from None
+    return intermediate

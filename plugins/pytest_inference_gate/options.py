@@ -355,6 +355,10 @@ def check_targets(settings: Settings) -> None:
             "--gate-run-with names a Python of this machine, but with --gate-target a board runs the models: leave it out, and name"
             f" the board's Python with --gate-target={targets[0].place}?python=PATH"
         )
+    if any(isinstance(target, BundleAddress) for target in targets) and settings.rebuilds > 1:
+        raise pytest.UsageError(
+            "--gate-rebuilds builds models again, and the board of a bundle has built each once: leave it out, or reach the board by ssh"
+        )
     if any(isinstance(target, BundleAddress) for target in targets) and settings.against_models is not None:
         raise pytest.UsageError(
             "--gate-against-models measures in turns, which nobody can ask of the board of a bundle any more: leave it out, or reach the"

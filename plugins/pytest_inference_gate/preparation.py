@@ -17,8 +17,8 @@ from .artifacts import ArtifactStore, StoredArtifact
 from .backends import BACKENDS, agent_device
 from .cards import ModelCard
 from .cases import Case
-from .intermediates import Intermediate, choose_intermediate
-from .outcome import StageFailed
+from .intermediates import Intermediate, choose_intermediate, choose_portable
+from .outcome import Outcome, StageFailed
 from .rebuilt_engines import Rebuilt, earlier_build, rebuilt_remarks
 from .targets import Target
 from .zoo import FetchedCheckpoint
@@ -39,6 +39,32 @@ class PreparedInputs:
     digest: str
     count: int
     labels: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class _Materials:
+    """What a case's model is made of; ``model`` is that of the ``intermediate`` format, where there is one."""
+
+    checkpoint: FetchedCheckpoint
+    calibration: PreparedInputs | None
+    intermediate: Intermediate | None
+    model: StoredArtifact | None
+
+    def request(self, case: Case, source: str | None, put: Callable[[Path], str], options: Mapping[str, Any]) -> dict[str, Any]:
+        """What an agent's ``convert`` wants, but for where it shall write; ``source`` is the path of the checkpoint, or of the model."""
+        described = _described(case, self.checkpoint)
+        if self.intermediate is not None:
+            described = {"format": self.intermediate.format, "architecture": None, "seed": None, "inputs": [], "outputs": []}
+        return {
+            "backend": case.backend,
+            "precision": case.precision,
+            "batch": case.batch,
+            "device": agent_device(case.device),
+            "options": dict(options),
+            "source": {**described, "path": source},
+            "input": _input_settings(case),
+            "calibration": None if self.calibration is None else put(self.calibration.path),
+        }
 
 
 def reference_backend(card: ModelCard, built_on_device: Collection[str] = BUILT_ON_DEVICE) -> str | None:
@@ -124,6 +150,8 @@ class Preparation:
             builder.require(case, convert=True)
             return None
         builder.require(case, convert=True, from_source=False)
+        if builder.target.recording is not None:  # it has built from what was sent before anything was known of it
+            return choose_portable(case, self.converter)
         return choose_intermediate(case, builder, self.converter)
 
     def require(self, case: Case, runtime: AgentRole) -> None:
@@ -148,26 +176,44 @@ class Preparation:
         value: StoredArtifact = self._once(key, lambda: self._convert(case, builder, build))
         return value
 
-    def _convert(self, case: Case, builder: AgentRole, build: int) -> StoredArtifact:
-        card = case.card
-        intermediate = self._intermediate(case, builder)
-        checkpoint = self.checkpoint(card)
+    def prepare_for_bundle(self, case: Case) -> None:
+        """Make all that a board out of reach needs to build the case's model. Raises ``unsupported`` where that cannot be had here."""
+        materials = self._materials(case, choose_portable(case, self.converter))
+        path = materials.checkpoint.path
+        if materials.model is None and path is not None and not path.exists():
+            message = f"a bundle does not hold a checkpoint of the format {materials.checkpoint.format}: reach the board by ssh"
+            raise StageFailed(Outcome("unsupported", "convert", message))
+
+    def request_for_bundle(self, case: Case, put: Callable[[Path], str]) -> dict[str, Any]:
+        """What the agent there is asked to ``convert``, but for where it shall write, after :meth:`prepare_for_bundle`.
+
+        A timing cache belongs to one device, and which one this will be is not known: none goes along.
+        """
+        materials = self._materials(case, choose_portable(case, self.converter))
+        if materials.model is not None:
+            source: str | None = _model_by(put, materials.model)
+        else:
+            source = None if materials.checkpoint.path is None else put(materials.checkpoint.path)
+        return materials.request(case, source, put, timing_caches.without_cache(case.options))
+
+    def _materials(self, case: Case, intermediate: Intermediate | None) -> _Materials:
         # A .tflite file has the types that it has: nothing is quantized any more, and its card may have no pictures for that.
-        calibrates = "int8" in case.precision and card.checkpoint.format != "tflite"
-        calibration = self.calibration_inputs(card) if calibrates else None
+        calibrates = "int8" in case.precision and case.card.checkpoint.format != "tflite"
+        return _Materials(
+            self.checkpoint(case.card),
+            self.calibration_inputs(case.card) if calibrates else None,
+            intermediate,
+            None if intermediate is None else self.artifact(intermediate.case(case), self.converter),
+        )
+
+    def _convert(self, case: Case, builder: AgentRole, build: int) -> StoredArtifact:
+        materials = self._materials(case, self._intermediate(case, builder))
+        checkpoint, calibration, model = materials.checkpoint, materials.calibration, materials.model
         backend = builder.backend(case.backend)
-        source: dict[str, Any] = {
-            "format": checkpoint.format,
-            "architecture": card.checkpoint.architecture.model_dump() if card.checkpoint.architecture else None,
-            "seed": card.checkpoint.seed,
-            "inputs": card.checkpoint.inputs,
-            "outputs": card.checkpoint.outputs,
-        }
-        input_settings = {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout}
         ingredients: dict[str, Any] = {
             "checkpoint": checkpoint.sha256,
-            "source": source,
-            "input": input_settings,
+            "source": _described(case, checkpoint),
+            "input": _input_settings(case),
             "backend": case.backend,
             "precision": case.precision,
             "batch": case.batch,
@@ -180,13 +226,12 @@ class Preparation:
             **_not_default(case),
             **({"build": build} if build else {}),
         }
-        model: StoredArtifact | None = None
-        if intermediate is not None:
-            model = self.artifact(intermediate.case(case), self.converter)
-            ingredients["intermediate"] = {"format": intermediate.format, "artifact": model.digest}
-            source = {"format": intermediate.format, "architecture": None, "seed": None, "inputs": [], "outputs": []}
-        device = f"-{case.device}" if case.device_in_id else ""
-        model_name = f"{case.model}-{case.backend}-{case.precision}-b{case.batch}{device}"
+        if materials.intermediate is not None and model is not None:
+            ingredients["intermediate"] = {"format": materials.intermediate.format, "artifact": model.digest}
+        model_name = build_name(case)
+        if builder.target.recording is not None and model_name in builder.target.recording.builds:
+            # Another run of a bundle has built another one of the very same: what was measured is known by what it holds.
+            ingredients["build"] = builder.target.recording.builds[model_name]
         name = model_name + (f"-build{build + 1}" if build else "")
         where = f" on {builder.target.name}" if self.is_built_on_device(case) else ""
 
@@ -195,26 +240,14 @@ class Preparation:
                 self._note_rebuilding(model_name, ingredients)
             payload = directory / "payload"
             target = builder.target
-            origin = f" from {intermediate.format}" if intermediate else ""
+            origin = f" from {materials.intermediate.format}" if materials.intermediate else ""
             self._progress(f"converting {name}{origin}{where}")
             path = _put_checkpoint(target, checkpoint.path) if model is None else _put_model(target, model)
-            calibration_path = None if calibration is None else target.put(calibration.path)
             options = timing_caches.convert_options(self.store, case.options, ingredients, target.put)
+            request = materials.request(case, path, target.put, options)
             there = target.folder_for(payload)
             with builder.start(f"{name}.convert") as agent:
-                result = agent.convert(
-                    {
-                        "backend": case.backend,
-                        "precision": case.precision,
-                        "batch": case.batch,
-                        "device": agent_device(case.device),
-                        "options": options,
-                        "source": {**source, "path": path},
-                        "input": input_settings,
-                        "calibration": calibration_path,
-                        "output_directory": there,
-                    }
-                )
+                result = agent.convert({**request, "output_directory": there})
             target.fetch(there, payload)
             log = builder.logs / f"{name}.convert.log"
             if log.exists():
@@ -300,7 +333,32 @@ def _put_checkpoint(target: Target, path: Path | None) -> str | None:
 
 
 def _put_model(target: Target, artifact: StoredArtifact) -> str:
-    return f"{target.put(artifact.payload)}/{artifact.provenance['model']}"
+    return _model_by(target.put, artifact)
+
+
+def _model_by(put: Callable[[Path], str], artifact: StoredArtifact) -> str:
+    return f"{put(artifact.payload)}/{artifact.provenance['model']}"
+
+
+def build_name(case: Case) -> str:
+    """Of what is converted for the case: that of all cases that differ in their number of threads alone."""
+    device = f"-{case.device}" if case.device_in_id else ""
+    return f"{case.model}-{case.backend}-{case.precision}-b{case.batch}{device}"
+
+
+def _described(case: Case, checkpoint: FetchedCheckpoint) -> dict[str, Any]:
+    told = case.card.checkpoint
+    return {
+        "format": checkpoint.format,
+        "architecture": told.architecture.model_dump() if told.architecture else None,
+        "seed": told.seed,
+        "inputs": told.inputs,
+        "outputs": told.outputs,
+    }
+
+
+def _input_settings(case: Case) -> dict[str, Any]:
+    return {"shape": list(case.card.input.shape), "dtype": case.card.input.dtype, "layout": case.card.input.layout}
 
 
 def artifact_model(artifact: StoredArtifact) -> Path:
@@ -319,14 +377,18 @@ def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], s
 
     All that was converted goes there, not the model alone: some formats keep their weights in files beside it.
     """
-    card = case.card
+    return load_request(case, _model_by(put, artifact))
+
+
+def load_request(case: Case, model: str | None) -> dict[str, Any]:
+    """The same for a model of which only the path there is known; ``None`` where not even that is."""
     return {
         "backend": case.backend,
         "precision": case.precision,
-        "model": f"{put(artifact.payload)}/{artifact.provenance['model']}",
+        "model": model,
         "threads": case.threads,
         "batch": case.batch,
         "device": agent_device(case.device),
         "options": case.options,
-        "input": {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout},
+        "input": _input_settings(case),
     }

@@ -28,13 +28,18 @@ def convert_options(
 
     ``ingredients`` are those of the artifact that is to be made; ``put`` is that of the target that makes it.
     """
-    wanted = {name: value for name, value in options.items() if name != OPTION}
+    wanted = without_cache(options)
     if not options.get(OPTION):
         return wanted
     kept = store.find(KIND, _key(ingredients))
     if kept is None:
         return wanted
     return {**wanted, OPTION: {"path": put(kept.payload / kept.provenance["file"]), "sha256": kept.provenance["sha256"]}}
+
+
+def without_cache(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A card's ``options`` for a builder that begins with no cache."""
+    return {name: value for name, value in options.items() if name != OPTION}
 
 
 def keep(store: ArtifactStore, artifact: StoredArtifact, options: Mapping[str, Any]) -> None:

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_inference_gate.agent.bundle_runner import why_not
 from pytest_inference_gate.agent_role import AgentRole
 from pytest_inference_gate.artifacts import StoredArtifact
 from pytest_inference_gate.cases import Case
-from pytest_inference_gate.intermediates import choose_intermediate
+from pytest_inference_gate.intermediates import choose_intermediate, choose_portable
 from pytest_inference_gate.outcome import StageFailed
 from pytest_inference_gate.rebuilt_engines import Rebuilt, earlier_build, rebuilt_remarks
 
@@ -25,8 +26,9 @@ def role(name: str, **source_formats: list[str]) -> AgentRole:
     return AgentRole(target, cast(Any, None), Path(), cast(Any, None), {"backends": backends})
 
 
-def case(backend: str, source: str) -> Case:
-    return Case(cast(Any, SimpleNamespace(name="m", checkpoint=SimpleNamespace(format=source))), backend, "fp16", 4)
+def case(backend: str, source: str, architecture: Any = None) -> Case:
+    checkpoint = SimpleNamespace(format=source, architecture=architecture)
+    return Case(cast(Any, SimpleNamespace(name="m", checkpoint=checkpoint)), backend, "fp16", 4)
 
 
 TENSORFLOW = ["keras", "saved_model"]
@@ -62,6 +64,54 @@ def test_what_is_missing_where_is_said() -> None:
     assert "install TensorFlow, tf2onnx and onnx" in caught.value.outcome.message
     with pytest.raises(StageFailed, match="from nothing else that could be made of it"):
         choose_intermediate(case("torch2trt", "keras"), role("nano", torch2trt=["torchscript"]), WHOLE_HOST)
+
+
+@pytest.mark.parametrize(
+    ("backend", "source", "chosen"),
+    [
+        ("tensorrt", "onnx", None),
+        ("tensorrt", "keras", "onnx"),  # also for a board that has TensorFlow: nobody knows
+        ("tensorrt", "saved_model", "onnx"),
+        ("torch2trt", "keras", "onnx"),
+        ("tftrt", "keras", "saved_model"),
+        ("tftrt", "saved_model", None),
+        ("a_plugin_s_own", "keras", None),
+    ],
+)
+def test_a_board_that_cannot_be_asked_gets_what_each_one_takes(backend: str, source: str, chosen: str | None) -> None:
+    found = choose_portable(case(backend, source), WHOLE_HOST)
+    assert (found and found.format) == chosen
+
+
+def test_a_model_of_torchvision_goes_as_it_is() -> None:
+    assert choose_portable(case("torch2trt", "seeded", SimpleNamespace(is_of_torchvision=True)), WHOLE_HOST) is None
+
+
+def test_what_cannot_be_made_for_it_here_is_said() -> None:
+    with pytest.raises(
+        StageFailed, match="a board of which nothing is known yet builds tensorrt from onnx, which cannot"
+    ) as caught:
+        choose_portable(case("tensorrt", "keras"), role("/usr/bin/python3", onnxruntime=["onnx"]))
+    assert caught.value.outcome.kind == "unsupported"
+    assert "install TensorFlow, tf2onnx and onnx" in caught.value.outcome.message
+
+
+@pytest.mark.parametrize(
+    ("device", "facts", "changes", "reason"),
+    [
+        ("jetson", {"jetson": {"model": "Orin"}}, {}, None),
+        ("cuda", {"jetson": {"model": "Orin"}}, {}, "the GPU of a Jetson is no discrete one: its cases have the marker jetson"),
+        ("jetson", {"gpus": [{"name": "L4"}]}, {}, "this is no NVIDIA Jetson"),
+        ("jetson", {}, {"can_convert": False, "reason": "no PyCUDA"}, "no PyCUDA"),
+        ("jetson", {}, {"precisions_convert": ["fp32"]}, "tensorrt builds no precision fp16 here"),
+    ],
+)
+def test_a_bundle_builds_nothing_that_would_not_be_judged(
+    device: str, facts: dict[str, Any], changes: dict[str, Any], reason: str | None
+) -> None:
+    able = {"can_run": True, "can_convert": True, "precisions_run": ["fp16"], "precisions_convert": ["fp16"], **changes}
+    wanted = {"build": "m", "device": device, "load": {"backend": "tensorrt", "precision": "fp16"}}
+    assert why_not({"backends": {"tensorrt": able}, "device": facts}, wanted) == reason
 
 
 def built(**changes: Any) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Runs a bundle on a board that nobody can reach: ``python3 FILE.zip`` there, with nothing installed but NumPy and the board's runtimes.
 
-A bundle is a zip that Python runs by itself. It holds the agent, the models, their inputs and ``plan.json``; what is done with them is what
-the plugin does over ssh: the probe, then the predictions of each case, then replicates in fresh agents, all cases in random order in each
-pass, with the canary between passes. Each reply is written to ``FILE.work/`` at once, flushed and renamed, so that a run that was killed
-goes on where it ended. At its end one archive, ``FILE.results.zip``, goes back to the host, which judges.
+A bundle is a zip that Python runs by itself. It holds the agent, the models, their inputs and ``plan.json``; what is done with them is
+what the plugin does over ssh: the probe, then the builds of what only this board can build, then the predictions of each case, then
+replicates in fresh agents, all cases in random order in each pass, with the canary between passes. Each reply is written to ``FILE.work/``
+at once, flushed and renamed, so that a run that was killed goes on where it ended. At its end one archive, ``FILE.results.zip``, goes back
+to the host, which judges.
 
 Python 3.6, standard library only.
 """
@@ -18,6 +19,7 @@ import os
 import platform
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +154,34 @@ def unpack(archive, plan, path, folder):
         os.replace(target + ".tmp", target)
 
 
+def files_of(folder):
+    # type: (str) -> Dict[str, str]
+    """The digest of each file below a folder, by its path in it."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            found[os.path.relpath(path, folder).replace(os.sep, "/")] = digest_of(path)
+    return found
+
+
+def flush_files(folder):
+    # type: (str) -> None
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(parent, name), "rb") as stream:
+                os.fsync(stream.fileno())
+        flush_folder(parent)
+
+
+def placed(request, files):
+    # type: (Facts, str) -> Facts
+    """A ``convert`` of the plan, with the paths that its files have here."""
+    source = request["source"]
+    here = [None if path is None else os.path.join(files, path) for path in (source["path"], request["calibration"])]
+    return dict(request, source=dict(source, path=here[0]), calibration=here[1])
+
+
 # Agents
 
 
@@ -181,10 +211,12 @@ class Agent:
             self._end()
             raise Failed("load_error", None, "the agent did not greet as an agent does; see %s" % self._log)
 
-    def ask(self, verb, arguments):
-        # type: (str, Facts) -> Facts
+    def ask(self, verb, arguments, progress=None):
+        # type: (str, Facts, Optional[Callable[[str], None]]) -> Facts
         stage = verb if verb in DOING else None  # type: Optional[str]
         self._number += 1
+        seconds = float(self._seconds.get(verb, 60.0))
+        deadline = time.monotonic() + seconds
         try:
             frame = encode_frame({"id": self._number, "verb": verb, "arguments": arguments})
             try:
@@ -193,9 +225,12 @@ class Agent:
             except BrokenPipeError:
                 self._died(stage)
             while True:
-                reply = self._receive(stage, float(self._seconds.get(verb, 60.0)))
+                left = deadline - time.monotonic()
+                reply = self._receive(stage, seconds, max(0.0, left))
                 if reply.get("event") != "progress":
                     break
+                if progress is not None:
+                    progress(str(reply.get("message", "")))
         except BaseException:
             self._end()
             raise
@@ -205,9 +240,10 @@ class Agent:
         result = reply["result"]  # type: Facts
         return result
 
-    def _receive(self, stage, seconds):
-        # type: (Optional[str], float) -> Facts
-        deadline = time.monotonic() + seconds
+    def _receive(self, stage, seconds, left=None):
+        # type: (Optional[str], float, Optional[float]) -> Facts
+        """``left`` of the ``seconds`` that the request has; None where it has just begun."""
+        deadline = time.monotonic() + (seconds if left is None else left)
         output = self._process.stdout
         assert output is not None
         while True:
@@ -308,6 +344,10 @@ class Runner:
         # type: (int) -> str
         return "case-%04d" % number
 
+    def _build_name(self, number):
+        # type: (int) -> str
+        return "build-%04d" % number
+
     def execute(self):
         # type: () -> None
         probe = self._probe()
@@ -320,6 +360,7 @@ class Runner:
                 runnable.append((number, case))
         if not runnable:
             raise Stop("none of the %d cases runs here, so nothing was measured" % len(self.plan["cases"]))
+        self._build_all([case for _, case in runnable])
         for place, (number, case) in enumerate(runnable, 1):
             if case["accuracy"]:
                 self._predict(number, case, "predicting %d of %d" % (place, len(runnable)))
@@ -331,7 +372,7 @@ class Runner:
         with Agent(self, "probe") as agent:
             probe = agent.ask("probe", {})
         before = read_json(self._record("probe"))
-        measured = any(name.startswith("case-") for name in os.listdir(self.done))
+        measured = any(name.startswith(("case-", "build-")) and name.endswith(".json") for name in os.listdir(self.done))
         if measured and before is not None and software_of(before) != software_of(probe):
             raise Stop(
                 "the software of this board changed since the first part was measured: remove %s and begin anew" % self.work
@@ -341,23 +382,73 @@ class Runner:
 
     def _failure(self, number):
         # type: (int) -> Any
-        return read_json(self._record(self._case_name(number) + "-failure"))
+        """Why a case is not gone on with: its own failure, or that of the build of its model."""
+        built = self._build_number(self.plan["cases"][number])
+        return read_json(self._record(self._case_name(number) + "-failure")) or (
+            None if built is None else read_json(self._record(self._build_name(built) + "-failure"))
+        )
 
-    def _attempt(self, number, act):
-        # type: (int, Callable[[], str]) -> str
-        """What ``act`` says of its end. The first failure of a case is its last: it is not tried again."""
+    def _attempt(self, name, act):
+        # type: (str, Callable[[], str]) -> str
+        """What ``act`` says of its end. The first failure of a case, or of a build, is its last: it is not tried again."""
         try:
             return act()
         except Failed as failure:
             text = failure.failure["message"] or ""
             if "No space left on device" in text or "File too large" in text or "Disk quota exceeded" in text:
                 raise OSError(errno.ENOSPC, text)
-            write_json(self._record(self._case_name(number) + "-failure"), failure.failure)
+            write_json(self._record(name + "-failure"), failure.failure)
             return "%s: %s" % (failure.failure["kind"], text)
 
     def _arguments(self, case):
         # type: (Facts) -> Facts
-        return dict(case["load"], model=os.path.join(self.files, case["load"]["model"]))
+        built = self._build_number(case)
+        if built is None:
+            return dict(case["load"], model=os.path.join(self.files, case["load"]["model"]))
+        record = read_json(self._record(self._build_name(built)))
+        return dict(case["load"], model=os.path.join(self.done, self._build_name(built), record["convert"]["model"]))
+
+    # What is built here
+
+    def _build_number(self, case):
+        # type: (Facts) -> Optional[int]
+        names = [build["name"] for build in self.plan["builds"]]
+        return names.index(case["build"]) if case["build"] is not None else None
+
+    def _build_all(self, cases):
+        # type: (List[Facts]) -> None
+        """One by one, and before anything is measured: a builder times kernels in order to choose among them."""
+        wanted = sorted({number for number in (self._build_number(case) for case in cases) if number is not None})
+        for place, number in enumerate(wanted, 1):
+            self._build(number, "building %d of %d" % (place, len(wanted)))
+
+    def _build(self, number, what):
+        # type: (int, str) -> None
+        build, name = self.plan["builds"][number], self._build_name(number)
+        folder, record = os.path.join(self.done, name), read_json(self._record(name))
+        what = "%s: %s" % (what, build["name"])
+        if record is not None:
+            if files_of(folder) != record["files"]:
+                raise Stop("%s is not what was built there: remove %s and begin anew" % (folder, self.work))
+            return
+        if read_json(self._record(name + "-failure")) is not None:
+            return
+
+        def act():
+            # type: () -> str
+            for left in (folder, folder + ".tmp"):  # of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            os.makedirs(folder + ".tmp")
+            with Agent(self, name) as agent:
+                request = dict(placed(build["convert"], self.files), output_directory=folder + ".tmp")
+                reply = agent.ask("convert", request, lambda text: self._say("%s: %s" % (what, text)))
+            flush_files(folder + ".tmp")
+            os.rename(folder + ".tmp", folder)
+            flush_folder(self.done)
+            write_json(self._record(name), {"convert": reply, "files": files_of(folder)})
+            return "built in %.1f s" % reply["seconds"]
+
+        self._say("%s: %s" % (what, self._attempt(name, act)))
 
     def _predict(self, number, case, what):
         # type: (int, Facts, str) -> None
@@ -377,7 +468,7 @@ class Runner:
             write_json(self._record(name + "-predict"), record)
             return "%d samples in %.1f s" % (reply["count"], reply["seconds"])
 
-        self._say("%s: %s: %s" % (what, case["id"], self._attempt(number, act)))
+        self._say("%s: %s: %s" % (what, case["id"], self._attempt(name, act)))
 
     def _measure(self, cases, probe):
         # type: (List[Tuple[int, Facts]], Facts) -> None
@@ -398,7 +489,8 @@ class Runner:
                     missing -= 1
                     continue
                 left = (missing - taken) * (time.monotonic() - begun) / taken if taken else None
-                said = self._attempt(number, lambda: self._measure_once(number, replicate, case, facts))  # noqa: B023
+                name = self._case_name(number)
+                said = self._attempt(name, lambda: self._measure_once(number, replicate, case, facts))  # noqa: B023
                 taken += 1
                 about = "" if left is None else ", about %s left" % in_words(left)
                 self._say("measured %d of %d%s: %s: %s" % (taken, missing, about, case["id"], said))
@@ -450,6 +542,18 @@ class Runner:
                 members[predicted["file"]] = os.path.join(self.done, name + ".npy")
             replicates = [read_json(self._record(one[:-5])) for one in names if is_replicate(one, name)]
             cases[case["id"]] = {"predict": predicted, "replicates": replicates, "failure": self._failure(number)}
+        builds = {}  # type: Facts
+        for number, build in enumerate(self.plan["builds"]):
+            name = self._build_name(number)
+            built = read_json(self._record(name))
+            builds[build["name"]] = {
+                "convert": None if built is None else built["convert"],
+                "folder": "builds/" + name,
+                "log": "logs/%s.log" % name if os.path.exists(os.path.join(self.logs, name + ".log")) else None,
+                "failure": read_json(self._record(name + "-failure")),
+            }
+            for one in built["files"] if built is not None else ():
+                members["builds/%s/%s" % (name, one)] = os.path.join(self.done, name, *one.split("/"))
         for log in sorted(os.listdir(self.logs)):
             members["logs/" + log] = os.path.join(self.logs, log)
         results = {
@@ -466,6 +570,7 @@ class Runner:
                 if name.startswith("canary-") and name.endswith(".json")
             ],
             "cases": cases,
+            "builds": builds,
             "files": {name: {"sha256": digest_of(path), "size": os.path.getsize(path)} for name, path in members.items()},
         }
         content = json.dumps(results).encode("utf-8")
@@ -517,6 +622,17 @@ def why_not(probe, case):
         return str(backend.get("reason") or "there is no %s here" % load["backend"])
     if load["precision"] not in backend.get("precisions_run", ()):
         return "%s has no precision %s" % (load["backend"], load["precision"])
+    facts = probe.get("device") or {}
+    if case["device"] == "cuda" and facts.get("jetson"):
+        return "the GPU of a Jetson is no discrete one: its cases have the marker jetson"
+    if case["device"] == "jetson" and not facts.get("jetson") and facts.get("gpus"):
+        return "this is no NVIDIA Jetson"
+    if case["build"] is None:
+        return None
+    if not backend.get("can_convert"):
+        return str(backend.get("reason") or "%s builds nothing here" % load["backend"])
+    if load["precision"] not in backend.get("precisions_convert", ()):
+        return "%s builds no precision %s here" % (load["backend"], load["precision"])
     return None
 
 

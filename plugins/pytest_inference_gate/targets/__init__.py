@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,10 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recording:
-    """How often each case was measured at most, and the machine's condition read, before the board was out of reach."""
+    """How often each case was measured at most, and the machine's condition read, before the board was out of reach.
+
+    ``builds``: the digest of what the board has built, by :func:`~pytest_inference_gate.preparation.build_name`.
+    """
 
     replicates: int
     readings: int
+    builds: Mapping[str, str] = field(default_factory=dict)
 
 
 class Target(Protocol):

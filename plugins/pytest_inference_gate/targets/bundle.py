@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..agent_process import AgentProcess, Limits
 from ..bundle_export import place_in_bundle
 from ..outcome import Outcome, Stage, StageFailed
+from ..timing_caches import without_cache
 from . import Recording
 from .bundle_address import BundleAddress
 
@@ -29,7 +31,9 @@ class BundleTarget:
         self.address = address
         self.results: BundleResults = read_results(address.path)
         self.recording = Recording(
-            max((len(case.replicates) for case in self.results.cases.values()), default=0), len(self.results.readings)
+            max((len(case.replicates) for case in self.results.cases.values()), default=0),
+            len(self.results.readings),
+            self.results.built,
         )
         self._taken: dict[str, int] = {}
         self._places: dict[tuple[object, ...], str] = {}
@@ -61,7 +65,7 @@ class BundleTarget:
         return str(path)
 
     def folder_for(self, path: Path) -> str:
-        """That of :meth:`place_for`: nothing is built there any more, and the agent says so."""
+        """That of :meth:`place_for`: the recorded agent puts there what the board has built."""
         return str(path)
 
     def fetch(self, there: str, path: Path) -> None:
@@ -107,6 +111,8 @@ class RecordedAgent(AgentProcess):
             if self._reading > len(results.readings):
                 self._fail(None, "the bundle has read the condition of the board no more often than that")
             return dict(results.readings[self._reading - 1])
+        if verb == "convert":
+            return self._convert(arguments)
         if verb == "load":
             return self._load(arguments)
         if verb == "predict":
@@ -121,10 +127,36 @@ class RecordedAgent(AgentProcess):
     def _fail(self, stage: Stage | None, message: str) -> NoReturn:
         raise StageFailed(Outcome("unreachable", stage, message))
 
+    def _convert(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        results, path = self._target.results, self._target.address.path
+        name = self._subject
+        if name not in results.convert:
+            self._fail("convert", f"{path} has no such model: select the cases that it has, or export a bundle with this one")
+        if _comparable(results.convert[name]) != _comparable(arguments):
+            again = "of another checkpoint, or with other settings, than there are here now: export the bundle again"
+            self._fail("convert", f"{path} holds a model that was built {again}")
+        build, root = results.builds[name], results.folder / "results"
+        if build.log is not None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / build.log, self.log)
+        if build.failure is not None:
+            raise StageFailed(replace(build.failure.outcome, log=self.log if build.log is not None else None))
+        if build.convert is None:
+            self._fail(
+                "convert", f"{path} does not hold this model, since the board did not build it: run the bundle there again"
+            )
+        shutil.copytree(root / build.folder, str(arguments["output_directory"]), dirs_exist_ok=True)
+        converted: dict[str, Any] = build.convert.model_dump()
+        return converted
+
+    @property
+    def _subject(self) -> str:
+        """The case, or the build, that the agent is for: logs are named after it, and two may load the very same file."""
+        return self.log.name.removesuffix(".log").rpartition(".")[0]
+
     def _load(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         results, path = self._target.results, self._target.address.path
-        # Two cases may load the very same file; logs are named after the case that the agent is for.
-        case_id = self.log.name.removesuffix(".log").rpartition(".")[0]
+        case_id = self._subject
         if case_id not in results.load:
             self._fail("load", f"{path} has no such case: select those that it has, or export a bundle with this one")
         if dict(results.load[case_id]) != dict(arguments):
@@ -167,3 +199,8 @@ class RecordedAgent(AgentProcess):
         if self._case_id is None or self._target.results.inputs[self._case_id] != arguments["inputs"]:
             self._fail(stage, f"{self._target.address.path} was measured with other inputs than these: export the bundle again")
         return self._case_id
+
+
+def _comparable(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``convert`` without what a bundle knew nothing of: where its result goes here, and which timing cache has been kept here since."""
+    return {**request, "output_directory": None, "options": without_cache(request["options"])}
