@@ -34,6 +34,7 @@ SCHEMA = "inference-gate-bundle/1"
 RESULTS_SCHEMA = "inference-gate-bundle-results/1"
 PLAN, RESULTS, DIGEST = "plan.json", "results.json", "results.sha256"
 
+REPLICATES_WITH_TELEMETRY = 3  # of each case, as over ssh
 SECONDS_BETWEEN_READINGS = 3.0
 SECONDS_TO_STOP = 5.0
 LOG_TAIL_BYTES = 64 * 1024
@@ -505,7 +506,9 @@ class Runner:
         name = "%s-%04d" % (self._case_name(number), replicate)
         with Agent(self, name) as agent:
             loaded = agent.ask("load", self._arguments(case))
-            wish = dict(self.plan["measure"], inputs=os.path.join(self.files, case["inputs"]), **telemetry_wish(facts, case))
+            wish = dict(self.plan["measure"], inputs=os.path.join(self.files, case["inputs"]))
+            if replicate < REPLICATES_WITH_TELEMETRY:
+                wish.update(telemetry_wish(facts, case))
             measured = agent.ask("measure", wish)
         write_json(self._record(name), {"load": loaded, "measure": measured})
         rounds = sorted(measured["rounds"])
@@ -594,7 +597,7 @@ class Runner:
 
 def telemetry_wish(facts, case):
     # type: (Facts, Facts) -> Facts
-    """How power is sampled beside a measurement, as it is over ssh."""
+    """How power is sampled after a measurement, as it is over ssh."""
     if facts.get("power_rails") or facts.get("jetson"):
         return {"telemetry": {}}
     if case["load"].get("device") == "cuda" and any(gpu.get("problem") is None for gpu in facts.get("gpus") or ()):
