@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class DeviceGate:
     """``baseline`` is ``None`` in a run that compares with none, and where the device could not be asked; ``saver`` in the latter case.
 
-    ``run`` is set once the device's run is made: it takes this object, which decides how often a case is measured.
+    ``run`` is set once the device's run is made: it takes this object, which decides how often a case is measured. ``family`` tells of how
+    many cases, of all devices, one may seem to have changed by chance.
     """
 
     run: DeviceRun
@@ -41,12 +42,14 @@ class DeviceGate:
         saver: SessionSaver | None,
         selection: CaseSelection,
         settings: Settings,
+        family: Callable[[], int],
     ) -> None:
         self.device = device
         self.baseline = baseline
         self.saver = saver
         self._selection = selection
         self._settings = settings
+        self._family = family
 
     @property
     def wanted(self) -> list[WantedCase]:
@@ -60,16 +63,19 @@ class DeviceGate:
     def _tolerance(self, case: Case) -> float:
         return self._selection.tolerance(self._selection.wanted[case.test_id])
 
+    @property
+    def measurable(self) -> int:
+        """How many of its cases have a latency to be decided on: what it lacks the device or the runtime for has none, nor what broke."""
+        return sum(one.latency and self.run.records[one.case.id].outcome.ok for one in self.wanted)
+
     # ---------------------------------------------------------------- while it measures
 
     def compares(self, case: Case) -> bool:
         return self.baseline is not None and bool(self.baseline.cases(case.id))
 
     def decide(self, record: CaseRecord, *, final: bool = False) -> LatencyDecision | None:
-        # While it is measured, a case goes on until it is sure enough even if it alone has changed of all cases, of all devices (see
-        # correct_for_family).
-        family = sum(wanted.latency for wanted in self._selection.wanted.values())
-        alpha = ALPHA if final else ALPHA / max(1, family)
+        # While it is measured, a case goes on until it is sure enough even if it alone has changed of all cases (see correct_for_family).
+        alpha = ALPHA if final else ALPHA / max(1, self._family())
         return decide_latency(
             record,
             self.baseline,

@@ -133,10 +133,14 @@ class GateSession:
     def _open_device(self, device: DeviceUnderTest) -> DeviceGate:
         """With its baseline, where the run compares."""
         if device.failure is not None:
-            return DeviceGate(device, None, None, self.selection, self.settings)
+            return DeviceGate(device, None, None, self.selection, self.settings, self._family)
         folder = benchmark_adapter.device_directory(self.config, self.settings.baselines, device.id)
         baseline = load_baseline(self.config, folder, device.identity) if self.comparing else None
-        return DeviceGate(device, baseline, SessionSaver(folder, comparing=self.comparing), self.selection, self.settings)
+        saver = SessionSaver(folder, comparing=self.comparing)
+        return DeviceGate(device, baseline, saver, self.selection, self.settings, self._family)
+
+    def _family(self) -> int:
+        return sum(gate.measurable for gate in self.devices)
 
     def _open_storage(self) -> None:
         """pytest-benchmark has one storage for a run: it is that of the first device."""
