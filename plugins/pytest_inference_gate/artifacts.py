@@ -189,6 +189,21 @@ class ArtifactStore:
             shutil.rmtree(doomed)
         return True
 
+    def total_size_bytes(self) -> int:
+        """The bytes of the artifacts with their logs and provenance, quarantine and unfinished ones included."""
+        total = 0
+        for folder in _FOLDERS:
+            for parent, _, names in os.walk(self.root / folder):
+                for name in names:
+                    with suppress(OSError):
+                        total += Path(parent, name).lstat().st_size
+        return total
+
+    def failed_log(self, kind: str, ingredients: Mapping[str, Any]) -> Path | None:
+        """The log of the last failed attempt to make this artifact, if one was kept."""
+        path = self._failed_log_path(digest_of(kind, ingredients))
+        return path if path.is_file() else None
+
     # Opening
 
     def _open(self) -> None:
