@@ -10,15 +10,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
 
+from .card_section import CardSection
+
 _EDGE_TPU_PATTERN = r"^(usb|pci)?(:[0-9]+)?$"
 PATTERNS_IN_WORDS = {_EDGE_TPU_PATTERN: "'usb', 'pci', 'usb:0', 'pci:1' or ':0': the link, the number, or both"}
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class TensorRTOptions(_Options):
+class TensorRTOptions(CardSection):
     """``workspace_bytes``: the builder's limit. ``dla_core``: run on this DLA core of a Jetson, and on the GPU what it does not take.
     ``timing_cache``: keep what a build found out about kernels for the next build of the same model on the same device.
     """
@@ -28,7 +26,7 @@ class TensorRTOptions(_Options):
     timing_cache: bool | None = None
 
 
-class TFTRTOptions(_Options):
+class TFTRTOptions(CardSection):
     """``minimum_segment_size``: nodes that make an engine worth while. ``memory_limit_bytes``: of TensorFlow on the GPU, engines included.
     ``use_calibration``: false where an int8 graph has its ranges in it already.
     """
@@ -40,13 +38,13 @@ class TFTRTOptions(_Options):
     use_calibration: bool | None = None
 
 
-class Torch2TRTOptions(_Options):
+class Torch2TRTOptions(CardSection):
     """``workspace_bytes``: the builder's limit."""
 
     workspace_bytes: PositiveInt | None = None
 
 
-class EdgeTPUOptions(_Options):
+class EdgeTPUOptions(CardSection):
     """``minimum_runtime_version`` and ``timeout_seconds`` are the compiler's; ``device`` is which of several Edge TPUs runs the case."""
 
     minimum_runtime_version: PositiveInt | None = None

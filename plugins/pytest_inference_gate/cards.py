@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, PositiveInt, StringConstraints, ValidationError
 
 from .backend_options import PATTERNS_IN_WORDS, BackendOptions
 from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
+from .card_section import CardSection
 from .errors import CardError
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
@@ -57,11 +58,7 @@ CheckpointFormat = Literal[
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Architecture(_Section):
+class Architecture(CardSection):
     """A constructor of ``keras.applications`` or ``torchvision.models``, called with ``arguments`` and no weights."""
 
     function: Annotated[str, StringConstraints(pattern=_FUNCTION_PATTERN)]
@@ -72,7 +69,7 @@ class Architecture(_Section):
         return self.function.startswith("torchvision.")
 
 
-class Checkpoint(_Section):
+class Checkpoint(CardSection):
     """Where the weights come from: ``file`` beside the card, or ``url`` with a digest, or a seeded architecture."""
 
     format: CheckpointFormat
@@ -88,7 +85,7 @@ class Checkpoint(_Section):
     maximum_unpacked_bytes: PositiveInt = 8 * 2**30
 
 
-class Input(_Section):
+class Input(CardSection):
     """The model's one input, without the batch dimension: height, width, channels for ``nhwc``; channels first for ``nchw``."""
 
     shape: Annotated[tuple[PositiveInt, ...], Field(strict=False)]  # TOML has arrays, not tuples
@@ -108,7 +105,7 @@ class Input(_Section):
         return self.shape[2] if self.layout == "nhwc" else self.shape[0]
 
 
-class Preprocessing(_Section):
+class Preprocessing(CardSection):
     """From a picture to the model's input. Defaults do nothing but turn the picture into ``float32``.
 
     The order is fixed: channels, resize, channel order, scaling, layout. ``resize`` squeezes the whole picture into the input's
@@ -124,7 +121,7 @@ class Preprocessing(_Section):
     maximum: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 255.0  # a pixel's largest value (scikit-learn's digits: 16)
 
 
-class Labels(_Section):
+class Labels(CardSection):
     """``offset`` is added to a label of the evaluation set to give the index in the model's output (1: class 0 is background)."""
 
     count: PositiveInt
@@ -132,7 +129,7 @@ class Labels(_Section):
     offset: int = 0
 
 
-class DataSource(_Section):
+class DataSource(CardSection):
     """Pictures, with labels or without.
 
     One of: ``file``, an ``.npz`` with ``images`` (N, H, W[, C]) and ``labels`` (N,), or a folder with a CSV that has the columns
@@ -155,7 +152,7 @@ class Evaluation(DataSource):
     top1: Annotated[float, Field(ge=0, le=1)] | None = None  # what the float model is expected to reach
 
 
-class PrecisionTolerance(_Section):
+class PrecisionTolerance(CardSection):
     """Overrides for one precision."""
 
     latency: Annotated[float, Field(gt=0, lt=10)] | None = None
@@ -163,7 +160,7 @@ class PrecisionTolerance(_Section):
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Tolerance(_Section):
+class Tolerance(CardSection):
     """How much worse is still good enough. Shares of 1, so 0.05 is 5 %."""
 
     latency: Annotated[float, Field(gt=0, lt=10)] | None = None  # None: the option's value
@@ -172,14 +169,14 @@ class Tolerance(_Section):
     by_precision: dict[str, PrecisionTolerance] = {}
 
 
-class CoverageSection(_Section):
+class CoverageSection(CardSection):
     """What has to run on the accelerator of one backend, whatever the baseline is; red where the backend cannot tell."""
 
     minimum_share: Annotated[float, Field(gt=0, le=1)] | None = None  # of the operations that are counted
     maximum_off_chip_bytes: Annotated[int, Field(ge=0)] | None = None  # weights that are streamed at each inference
 
 
-class ModelCard(_Section):
+class ModelCard(CardSection):
     name: Name
     description: str = ""
     license: str = ""
