@@ -404,7 +404,7 @@ def test_an_interpreter_that_is_none_is_told_and_one_that_lacks_the_runtime_leav
 
 
 class Recording(http.server.SimpleHTTPRequestHandler):
-    requests: list = []  # noqa: RUF012  (one server at a time)
+    requests: list = []
 
     def log_message(self, *arguments):
         self.requests.append(self.path)

@@ -18,7 +18,7 @@ TIMEOUT = 600
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    requested: list = []  # noqa: RUF012
+    requested: list = []
 
     def do_GET(self):
         self.requested.append(self.path)
