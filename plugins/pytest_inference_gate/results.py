@@ -132,7 +132,7 @@ class LatencyResult:
         baseline_sessions: Sequence[Sequence[float]],
         baseline_pictures: Sequence[Sequence[float]] = (),
     ) -> LatencyResult:
-        """The same measurement, compared. ``baseline_pictures``: the medians of the pictures in each session, or each replicate, compared with."""
+        """The same measurement, compared. ``baseline_pictures``: the pictures' medians in each session, or replicate, compared with."""
         return replace(
             self,
             decision=decision,

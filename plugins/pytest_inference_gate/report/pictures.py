@@ -16,8 +16,8 @@ def picture_rows(latency: LatencyResult, limit: float) -> list[tuple[str, str]]:
     """
     if latency.pictures == 1 or latency.picture_spread is None or latency.round_spread is None:
         return []
-    spread = f"{latency.pictures}: their medians spread by {latency.picture_spread:.1%}, the rounds of one picture by {latency.round_spread:.1%}"
-    rows = [("pictures", spread)]
+    spread = f"{latency.picture_spread:.1%}, the rounds of one picture by {latency.round_spread:.1%}"
+    rows = [("pictures", f"{latency.pictures}: their medians spread by {spread}")]
     if len(latency.baseline_pictures) == latency.pictures:
         ratios = [after / before for after, before in zip(latency.picture_medians, latency.baseline_pictures, strict=True)]
         rows.append(("slower ones", _slower(ratios, max(limit, 1.0))))

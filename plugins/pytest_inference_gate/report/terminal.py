@@ -195,16 +195,16 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
         _Column("p90", "p90\nms", _p90, spare=2, legend="p90: nine inferences of ten took less"),
         _Column(
             "spread over pictures",
-            "picture\nspread %",
+            "over\npict. %",
             lambda case: _spread(case.latency.picture_spread if case.latency else None),
-            spare=4,
-            legend="picture, round spread: interquartile range over the median, of the pictures' medians and of one picture's rounds",
+            spare=8,
+            legend="over pict., over rounds: interquartile range / median, of the pictures' medians and of one picture's rounds",
         ),
         _Column(
             "spread over rounds",
-            "round\nspread %",
+            "over\nrounds %",
             lambda case: _spread(case.latency.round_spread if case.latency else None),
-            spare=3,
+            spare=7,
         ),
         _Column("throughput", "samples\n/s", _throughput, spare=0),
     ]
