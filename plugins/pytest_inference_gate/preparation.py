@@ -26,6 +26,8 @@ from .zoo import FetchedCheckpoint
 if TYPE_CHECKING:
     import numpy
 
+    from .annotations import Annotations
+
 BUILT_ON_DEVICE = frozenset(name for name, info in BACKENDS.items() if info.builds_on_device)
 """Built-in backends whose models are built by the device that runs them, with its own libraries, and run nowhere else."""
 
@@ -33,12 +35,15 @@ BUILT_ON_DEVICE = frozenset(name for name, info in BACKENDS.items() if info.buil
 @dataclass(frozen=True)
 class PreparedInputs:
     """Preprocessed pictures: ``path`` is an ``.npy`` of float32 (N,) + the card's input shape; ``labels`` are indices of the
-    model's output, or ``None`` where the pictures are seeded."""
+    model's output, or ``None`` where the pictures are seeded. ``names`` are those of the pictures, for messages; ``annotations`` what is in
+    them, where the card has annotations."""
 
     path: Path
     digest: str
     count: int
     labels: tuple[int, ...] | None
+    names: tuple[str, ...] = ()
+    annotations: Annotations | None = None
 
 
 @dataclass(frozen=True)
