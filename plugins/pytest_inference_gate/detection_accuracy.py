@@ -8,6 +8,7 @@ both speak before a case is called ``inaccurate``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -37,12 +38,21 @@ class DetectionDemands:
     matching_score: float = 0.3
 
 
-@dataclass(frozen=True)
 class DetectedPictures:
     """What a model detects: ``detections`` one a picture, and ``not_finite`` (N,) where its outputs hold a NaN or an infinity."""
 
-    detections: Sequence[Detections]
-    not_finite: Array
+    def __init__(self, detections: Sequence[Detections], not_finite: Array) -> None:
+        self.detections = detections
+        self.not_finite = not_finite
+        self._evaluation: CocoEvaluation | None = None
+        self._lock = threading.Lock()
+
+    def evaluate(self, annotations: Annotations, matching_score: float) -> CocoEvaluation:
+        """COCO's evaluation, made once: the pictures have one set of annotations."""
+        with self._lock:
+            if self._evaluation is None:
+                self._evaluation = evaluate_coco(annotations, self.detections, matching_score=matching_score)
+            return self._evaluation
 
 
 @dataclass(frozen=True)
@@ -173,10 +183,10 @@ def compare_detections(
         figures = _with_pairs(figures, pairs, _count(reference.detections, demands.matching_score), demands.matched)
         badness = [float(one.lost + one.new + 2 * one.class_changes) for one in pairs]
     if annotations is not None:
-        own = evaluate_coco(annotations, found, matching_score=demands.matching_score)
+        own = candidate.evaluate(annotations, demands.matching_score)
         other = None
         if reference is not None:
-            other = evaluate_coco(annotations, reference.detections, matching_score=demands.matching_score)
+            other = reference.evaluate(annotations, demands.matching_score)
             # An object that was lost outweighs any detection that has no partner.
             for place, lost in enumerate(_lost_by_picture(annotations, own, other)):
                 badness[place] += 1e6 * lost

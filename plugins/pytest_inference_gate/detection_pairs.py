@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .agent.detection_decoding import overlaps
-
 if TYPE_CHECKING:
     from .coco_evaluation import Array, Detections
 
@@ -46,6 +44,8 @@ def pair_detections(candidate: Detections, reference: Detections, score: float) 
     :data:`PAIR_IOU` at least, as COCO's evaluation has detections choose objects. What is left over then chooses again whatever the class.
     """
     import numpy
+
+    from .agent.detection_decoding import overlaps
 
     boxes, scores, classes = _from(candidate, score)
     other_boxes, other_scores, other_classes = _from(reference, score)
