@@ -19,6 +19,7 @@ from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
 from .card_section import CardSection
 from .detection_card import Detection, Task, detection_problems
 from .errors import CardError
+from .measuring_card import Measuring, measuring_problems
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time
@@ -200,6 +201,7 @@ class ModelCard(CardSection):
     evaluation: Evaluation | None = None  # None: seeded pictures, agreement with the float reference only
     calibration: DataSource | None = None
     tolerance: Tolerance = Tolerance()
+    measuring: Measuring = Measuring()
     coverage: dict[str, CoverageSection] = {}  # by backend
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
     devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
@@ -251,6 +253,7 @@ def load_card(
         *_option_problems(card, known_backends),
         *_coverage_problems(card),
         *detection_problems(card),
+        *measuring_problems(card),
         *_scaling_problems(card, extra_scalings),
     ]
     if problems:
