@@ -24,7 +24,7 @@ from ssd_network import COLUMNS, HEADS, SIDE, build
 SEED = 20
 SCENES, SCENE_SEED = 10_000, 70
 COPIES = 12  # how often each training digit is bent anew before it goes into scenes
-EPOCHS, BATCH = 10, 32
+EPOCHS, BATCH = 8, 32
 LEARNING_RATE, WEIGHT_DECAY, WARMUP_SHARE = 4e-3, 0.01, 0.1
 ALPHA, GAMMA = 0.25, 2.0
 PRIOR = 0.01  # how likely an untrained head takes an anchor for a digit (section 4.1 there): else the background's loss drowns all
@@ -130,7 +130,9 @@ def main() -> None:
     print(f"trained in {time.monotonic() - begin:.0f} s", flush=True)
 
     bare = build()  # without the loss's form of the outputs, and without the optimizer's state
-    bare.set_weights(model.get_weights())
+    for layer in bare.layers:
+        if layer.weights:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
     checkpoint = arguments.output / "digit_scenes_ssd.keras"
     bare.save(checkpoint)
     np.save(arguments.output / "anchors.npy", make_anchors())
