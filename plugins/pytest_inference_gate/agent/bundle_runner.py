@@ -459,10 +459,15 @@ class Runner:
 
         def act():
             # type: () -> str
-            found = os.path.join(self.done, name + ".npy")
+            found = os.path.join(self.done, name + _suffix(case))
             with Agent(self, name + "-predict") as agent:
                 loaded = agent.ask("load", self._arguments(case))
-                wish = {"inputs": os.path.join(self.files, case["inputs"]), "outputs": found + ".tmp.npy"}
+                wish = {
+                    "inputs": os.path.join(self.files, case["inputs"]),
+                    "outputs": found + ".tmp" + _suffix(case),
+                }  # type: Facts
+                if _keeps_all_outputs(case):
+                    wish["all_outputs"] = True
                 reply = agent.ask("predict", wish)
             os.replace(wish["outputs"], found)
             record = {"load": loaded, "predict": reply, "sha256": digest_of(found)}
@@ -541,8 +546,8 @@ class Runner:
             name = self._case_name(number)
             predicted = read_json(self._record(name + "-predict"))
             if predicted is not None:
-                predicted["file"] = "predictions/%s.npy" % name
-                members[predicted["file"]] = os.path.join(self.done, name + ".npy")
+                predicted["file"] = "predictions/" + name + _suffix(case)
+                members[predicted["file"]] = os.path.join(self.done, name + _suffix(case))
             replicates = [read_json(self._record(one[:-5])) for one in names if is_replicate(one, name)]
             cases[case["id"]] = {"predict": predicted, "replicates": replicates, "failure": self._failure(number)}
         builds = {}  # type: Facts
@@ -593,6 +598,18 @@ class Runner:
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+
+
+def _keeps_all_outputs(case):
+    # type: (Facts) -> bool
+    """Whether the case is a detector, whose outputs are all predicted; a classifier's is one array."""
+    return bool(case["load"].get("task") == "detection")
+
+
+def _suffix(case):
+    # type: (Facts) -> str
+    """How the name of the case's file of predictions ends."""
+    return ".npz" if _keeps_all_outputs(case) else ".npy"
 
 
 def telemetry_wish(facts, case):

@@ -62,7 +62,8 @@ def _from_tensorflow(request, scratch, destination, progress):
 
     def serve(tensor):
         # type: (Any) -> Dict[str, Any]
-        return {sources.OUTPUT: function(**{name: tensor})[sources.OUTPUT]}
+        results = function(**{name: tensor})
+        return {output: results[output] for output in results}
 
     serving = tf.function(serve, input_signature=signature)
     tf2onnx.convert.from_function(serving, input_signature=signature, opset=OPSET, output_path=destination)
