@@ -63,6 +63,13 @@ def sorted_names(names):
 # Running
 
 
+def described(name, tensor):
+    # type: (str, Any) -> Dict[str, Any]
+    """A tensor of TensorFlow as a runner describes it. A size that only an inference shows is None, and so is a shape of unknown rank."""
+    shape = None if tensor.shape.ndims is None else [None if size is None else int(size) for size in tensor.shape.as_list()]
+    return {"name": name, "shape": shape, "dtype": tensor.dtype.name, "scale": None, "zero_point": None}
+
+
 def signature_call(function, names, feed):
     # type: (Any, List[str], Dict[str, Any]) -> Callable[[], Any]
     """One call of a SavedModel's signature, its outputs ``names`` fetched to the host: an array, or a list where there are several."""

@@ -97,6 +97,13 @@ def saved_model(tf, request):
     signature = model.signatures[_signature_key(model.signatures)]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     input_name = _member(_one(sorted(inputs), source.get("inputs") or [], "input"), inputs, "input")
+    takes = inputs[input_name].shape
+    needed = [int(request["batch"])] + [int(size) for size in request["input"]["shape"]]
+    if not takes.is_compatible_with(needed):
+        raise BuildError(
+            "the SavedModel takes an input of the shape %s, and the case needs %s: correct the card's input.shape, or the batch"
+            % (["any" if size is None else size for size in takes.as_list()], needed)
+        )
     wanted = _wanted_outputs(
         model_outputs.sorted_names(outputs), source.get("outputs") or [], model_outputs.all_are_kept(request)
     )
@@ -329,7 +336,10 @@ def _of_graph(tf, graph_def, input_name, outputs):
     (node,) = [node for node in graph_def.node if node.name == input_name]
     wanted = tf.as_dtype(node.attr["dtype"].type) if "dtype" in node.attr else None  # type: Optional[Any]
 
-    def call(tensor):
+    has_loops = any(node.op == "Enter" for node in graph_def.node)
+    kept = []  # type: List[Any]
+
+    def imported(tensor):
         # type: (Any) -> List[Any]
         # The tensor takes the placeholder's place, so that its static batch and size reach every shape in the graph.
         replacement = tensor if wanted is None else tf.cast(tensor, wanted)
@@ -338,5 +348,15 @@ def _of_graph(tf, graph_def, input_name, outputs):
                 graph_def, input_map={input_name + ":0": replacement}, return_elements=outputs, name=""
             )
         )
+
+    def call(tensor):
+        # type: (Any) -> List[Any]
+        if not (has_loops and tensor.graph.building_function):
+            return imported(tensor)
+        # TensorFlow 2 puts the operations of a function that it traces into an order by edges between them, which must not lead into a
+        # loop of TensorFlow 1; a function that it wraps is left as it is.
+        with tf.init_scope():
+            kept.append(tf.compat.v1.wrap_function(imported, [tf.TensorSpec(tensor.shape, tensor.dtype)]))
+        return list(kept[-1](tensor))
 
     return call

@@ -71,8 +71,8 @@ class Runner:
         if list(specification.shape)[0] != batch:
             raise LoadError("the model was converted for a batch of %s, not %d" % (list(specification.shape)[0], batch))
         self._dtype = specification.dtype
-        self.inputs = [_description(self._input_name, specification)]
-        self.outputs = [_description(name, outputs[name]) for name in self._output_names]
+        self.inputs = [model_outputs.described(self._input_name, specification)]
+        self.outputs = [model_outputs.described(name, outputs[name]) for name in self._output_names]
         self._tensor = None  # type: Any
         self._results = []  # type: List[Any]
 
@@ -96,9 +96,3 @@ class Runner:
     def get_outputs(self):
         # type: () -> List[Any]
         return [result.astype("float32") for result in self._results]
-
-
-def _description(name, specification):
-    # type: (str, Any) -> Dict[str, Any]
-    shape = [int(size) if size is not None else None for size in specification.shape]
-    return {"name": name, "shape": shape, "dtype": specification.dtype.name, "scale": None, "zero_point": None}

@@ -409,8 +409,8 @@ class _Eager:
         outputs = self._function.structured_outputs
         self._output_names = model_outputs.sorted_names(outputs)
         self._dtype = tensor.dtype
-        self.input = _description(self._input_name, tensor)
-        self.outputs = [_description(name, outputs[name]) for name in self._output_names]
+        self.input = model_outputs.described(self._input_name, tensor)
+        self.outputs = [model_outputs.described(name, outputs[name]) for name in self._output_names]
         self._tensor = None  # type: Any
 
     def set_inputs(self, array):
@@ -438,8 +438,8 @@ class _InSession:
         tensor = graph.get_tensor_by_name(signature.inputs[tftrt_api.INPUT].name)
         names = model_outputs.sorted_names(signature.outputs)
         outputs = [graph.get_tensor_by_name(signature.outputs[name].name) for name in names]
-        self.input = _description(tftrt_api.INPUT, tensor)
-        self.outputs = [_description(name, output) for name, output in zip(names, outputs)]
+        self.input = model_outputs.described(tftrt_api.INPUT, tensor)
+        self.outputs = [model_outputs.described(name, output) for name, output in zip(names, outputs)]
         self._dtype = tensor.dtype.as_numpy_dtype
         self._run = self._session.make_callable(outputs if len(outputs) > 1 else outputs[0], [tensor])
         self._array = None  # type: Any
@@ -457,9 +457,3 @@ class _InSession:
             return run(array)
 
         return inference
-
-
-def _description(name, tensor):
-    # type: (str, Any) -> Dict[str, Any]
-    shape = [int(size) if size is not None else None for size in tensor.shape.as_list()]
-    return {"name": name, "shape": shape, "dtype": tensor.dtype.name, "scale": None, "zero_point": None}
