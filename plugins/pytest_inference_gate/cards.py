@@ -18,6 +18,7 @@ from .backend_options import PATTERNS_IN_WORDS, BackendOptions
 from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
 from .card_section import CardSection
 from .errors import CardError
+from .limits_card import Limits, limit_problems
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time
@@ -190,6 +191,7 @@ class ModelCard(CardSection):
     calibration: DataSource | None = None
     tolerance: Tolerance = Tolerance()
     coverage: dict[str, CoverageSection] = {}  # by backend
+    limits: Limits = Limits()
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
     devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
     options: BackendOptions = BackendOptions()
@@ -239,6 +241,7 @@ def load_card(
         *_device_problems(card, backend_infos(known_backends)),
         *_option_problems(card, known_backends),
         *_coverage_problems(card),
+        *limit_problems(card.limits, {precision for known in card.backends.values() for precision in known}),
         *_scaling_problems(card, extra_scalings),
     ]
     if problems:

@@ -15,6 +15,7 @@ from .cases import Case
 from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
 from .device_telemetry import TelemetryResult
+from .limits import LimitResult
 from .outcome import OK, Outcome
 from .published import PublishedFigure
 from .verdict import Verdict, run_is_red, worst
@@ -175,6 +176,8 @@ class CaseResult:
     ``board`` is the name of the device among several, as in ``DeviceResult.name``.
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     ``published``: what others measured on such a board, which has no say in any verdict.
+    ``limits`` are those that the card sets, judged; ``thread_speedup`` is the median of the same case with one thread over this one's, None
+    where it has one thread or the other was not measured in this run.
     """
 
     id: str
@@ -197,6 +200,8 @@ class CaseResult:
     telemetry: TelemetryResult | None = None
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
+    limits: Sequence[LimitResult] = ()
+    thread_speedup: float | None = None
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:
