@@ -29,9 +29,7 @@ NAME = "digit_scenes_ssd"
 
 def write_frozen_graph(model: Any, path: Path) -> None:
     """``tf1_graph.py`` makes the graph, in a process of its own, of the weights of ``model``."""
-    arrays = {
-        f"{layer.name}/{weight.name}": np.asarray(weight.numpy()) for layer in model.layers for weight in layer.weights
-    }
+    arrays = {f"{layer.name}/{weight.name}": np.asarray(weight.numpy()) for layer in model.layers for weight in layer.weights}
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.npz"
         np.savez(weights, **arrays)
@@ -169,7 +167,7 @@ def postprocessed_tflite(tf: Any, model: Any) -> bytes:
     )
 
     @tf.function(experimental_implements=implements)  # type: ignore[untyped-decorator]
-    def post_process(box_encodings: Any, class_scores: Any, anchors: Any) -> Any:
+    def post_process(box_encodings: Any, class_scores: Any, anchors: Any) -> Any:  # noqa: ARG001
         count = MAXIMUM_DETECTIONS
         return tf.zeros([1, count, 4]), tf.zeros([1, count]), tf.zeros([1, count]), tf.zeros([1])
 
@@ -195,11 +193,13 @@ def _converted(tf: Any, module: Any, model: Any) -> bytes:
 
 
 def _in_order(content: bytes) -> bytes:
-    """The file with its outputs in the order of their names in the signature, for runtimes that number them: the converter shuffles them."""
+    """The file with its outputs in the order of their names, for runtimes that number them: the converter shuffles them."""
     from tensorflow.lite.tools import flatbuffer_utils
 
     file = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
-    file.subgraphs[0].outputs = [tensor.tensorIndex for tensor in sorted(file.signatureDefs[0].outputs, key=lambda tensor: tensor.name)]
+    file.subgraphs[0].outputs = [
+        tensor.tensorIndex for tensor in sorted(file.signatureDefs[0].outputs, key=lambda tensor: tensor.name)
+    ]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(file))
 
 

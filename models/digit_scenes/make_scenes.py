@@ -99,7 +99,9 @@ def compose(images: Array, labels: Array, random: np.random.RandomState) -> Scen
 def _background(paper: float, random: np.random.RandomState) -> Array:
     """Paper of the grey ``paper``, unevenly lit."""
     cells = random.randint(2, 6)
-    shade = Image.fromarray(random.uniform(-0.1, 0.1, (cells, cells)).astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    shade = Image.fromarray(random.uniform(-0.1, 0.1, (cells, cells)).astype(np.float32)).resize(
+        (SIDE, SIDE), Image.Resampling.BICUBIC
+    )
     return paper + np.asarray(shade, np.float32)
 
 
@@ -116,8 +118,9 @@ def _clutter(canvas: Array, paper: float, random: np.random.RandomState) -> Arra
             end = (x + random.uniform(-reach, reach), y + random.uniform(-reach, reach))
             pen.line([(x, y), end], fill=grey, width=int(random.randint(1, 4)))
         elif kind == 2:
-            start = random.randint(360)
-            pen.arc([x, y, x + reach, y + reach], int(start), int(start + random.randint(40, 150)), fill=grey, width=int(random.randint(1, 3)))
+            start = int(random.randint(360))
+            end_angle, pen_width = start + int(random.randint(40, 150)), int(random.randint(1, 3))
+            pen.arc([x, y, x + reach, y + reach], start, end_angle, fill=grey, width=pen_width)
         else:
             spot = random.uniform(2, 7)
             pen.ellipse([x, y, x + spot, y + spot], fill=grey)
@@ -126,8 +129,8 @@ def _clutter(canvas: Array, paper: float, random: np.random.RandomState) -> Arra
 
 def _digit(image: Array, random: np.random.RandomState) -> Array:
     """How much a digit covers of each pixel, float32 (height, width) in 0..1, cut to the digit's own box."""
-    height = int(round(np.exp(random.uniform(np.log(SMALLEST), np.log(LARGEST)))))
-    width = max(8, int(round(height * random.uniform(0.85, 1.15))))
+    height = round(np.exp(random.uniform(np.log(SMALLEST), np.log(LARGEST))))
+    width = max(8, round(height * random.uniform(0.85, 1.15)))
     field = Image.fromarray(np.pad(image, 1)).resize((round(width * 1.25), round(height * 1.25)), Image.Resampling.BICUBIC)
     turned = field.rotate(random.uniform(-10, 10), Image.Resampling.BICUBIC)
     cover = np.clip(np.asarray(turned, np.float32) * random.uniform(1.0, 1.4), 0, 1)
@@ -158,9 +161,12 @@ def coco_instances(scenes: list[Scene]) -> dict[str, Any]:
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number
     return {
-        "info": {"description": "Scenes composed of handwritten digits; pictures: UCI Optical Recognition of Handwritten Digits, CC BY 4.0"},
+        "info": {
+            "description": "Scenes of handwritten digits; pictures: UCI Optical Recognition of Handwritten Digits, CC BY 4.0"
+        },
         "images": [
-            {"id": image, "file_name": f"scene_{image:04}.png", "width": SIDE, "height": SIDE} for image in range(1, len(scenes) + 1)
+            {"id": image, "file_name": f"scene_{image:04}.png", "width": SIDE, "height": SIDE}
+            for image in range(1, len(scenes) + 1)
         ],
         "annotations": annotations,
         "categories": [{"id": digit + 1, "name": str(digit)} for digit in range(CLASSES)],
@@ -195,7 +201,9 @@ def main() -> None:
         arguments.pictures.mkdir(parents=True, exist_ok=True)
         for described, scene in zip(instances["images"], evaluation, strict=True):
             Image.fromarray(scene.picture).save(arguments.pictures / described["file_name"])
-    print(f"wrote {len(evaluation)} evaluation scenes with {len(instances['annotations'])} digits, {len(calibration)} calibration scenes")
+    print(
+        f"wrote {len(evaluation)} evaluation scenes with {len(instances['annotations'])} digits, {len(calibration)} calibration scenes"
+    )
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ def preprocessed(tf: Any, pictures: Any) -> Any:
 
         def resized(picture: Any) -> Any:
             with tf.name_scope("ResizeImage"):
-                return tf.compat.v1.image.resize_bilinear(picture[tf.newaxis], [SIDE, SIDE], name="resize_images/ResizeBilinear")[0]
+                return tf.compat.v1.image.resize_bilinear(picture[tf.newaxis], [SIDE, SIDE], name="resize_images/ResizeBilinear")[
+                    0
+                ]
 
         resized_pictures = tf.map_fn(resized, values, fn_output_signature=tf.float32, name="map")
         resized_pictures.set_shape([None, SIDE, SIDE, 3])
@@ -162,7 +164,9 @@ def build(tf: Any, weights: dict[str, Any]) -> None:
             found = tf.map_fn(
                 lambda picture: suppressed(tf, *picture), (boxes, scores), fn_output_signature=(tf.float32,) * 4, name="map"
             )
-    for tensor, name, shape in zip(found, OUTPUTS, ([MAXIMUM_DETECTIONS, 4], [MAXIMUM_DETECTIONS], [MAXIMUM_DETECTIONS], []), strict=True):
+    for tensor, name, shape in zip(
+        found, OUTPUTS, ([MAXIMUM_DETECTIONS, 4], [MAXIMUM_DETECTIONS], [MAXIMUM_DETECTIONS], []), strict=True
+    ):
         tensor.set_shape([None, *shape])
         tf.identity(tensor + 1 if name == "detection_classes" else tensor, name=name)
 

@@ -27,7 +27,9 @@ COPIES = 12  # how often each training digit is bent anew before it goes into sc
 EPOCHS, BATCH = 8, 32
 LEARNING_RATE, WEIGHT_DECAY, WARMUP_SHARE = 4e-3, 0.01, 0.1
 ALPHA, GAMMA = 0.25, 2.0
-PRIOR = 0.01  # how likely an untrained head takes an anchor for a digit (section 4.1 there): else the background's loss drowns all
+PRIOR = (
+    0.01  # how likely an untrained head takes an anchor for a digit (section 4.1 there): else the background's loss drowns all
+)
 
 
 def bent_digits(random: np.random.Generator) -> tuple[Array, Array]:
@@ -106,7 +108,9 @@ def fit(model: Any, scenes: list[Scene], epochs: int, seed: int) -> None:
         LEARNING_RATE * 0.05, steps - warmup, alpha=0.01, warmup_target=LEARNING_RATE, warmup_steps=warmup
     )
     model.compile(
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY, clipnorm=5.0), loss=detection_loss, jit_compile=False
+        optimizer=keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY, clipnorm=5.0),
+        loss=detection_loss,
+        jit_compile=False,
     )
     model.fit(data, epochs=epochs, verbose=2, shuffle=False)
 
