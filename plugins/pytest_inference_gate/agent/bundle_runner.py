@@ -61,6 +61,12 @@ class Failed(Exception):
 # Files
 
 
+def predictions_suffix(case):
+    # type: (Facts) -> str
+    """Of a detector all outputs are kept, which takes a file of several arrays."""
+    return ".npz" if case["load"].get("task") == "detection" else ".npy"
+
+
 def digest_of(path):
     # type: (str) -> str
     digest = hashlib.sha256()
@@ -459,14 +465,12 @@ class Runner:
 
         def act():
             # type: () -> str
-            found = os.path.join(self.done, name + _suffix(case))
+            suffix = predictions_suffix(case)
+            found = os.path.join(self.done, name + suffix)
             with Agent(self, name + "-predict") as agent:
                 loaded = agent.ask("load", self._arguments(case))
-                wish = {
-                    "inputs": os.path.join(self.files, case["inputs"]),
-                    "outputs": found + ".tmp" + _suffix(case),
-                }  # type: Facts
-                if _keeps_all_outputs(case):
+                wish = {"inputs": os.path.join(self.files, case["inputs"]), "outputs": found + ".tmp" + suffix}  # type: Facts
+                if suffix == ".npz":
                     wish["all_outputs"] = True
                 reply = agent.ask("predict", wish)
             os.replace(wish["outputs"], found)
@@ -512,6 +516,8 @@ class Runner:
         with Agent(self, name) as agent:
             loaded = agent.ask("load", self._arguments(case))
             wish = dict(self.plan["measure"], inputs=os.path.join(self.files, case["inputs"]))
+            if case["pictures"] > 1:
+                wish["pictures"] = case["pictures"]
             if replicate < REPLICATES_WITH_TELEMETRY:
                 wish.update(telemetry_wish(facts, case))
             measured = agent.ask("measure", wish)
@@ -546,8 +552,9 @@ class Runner:
             name = self._case_name(number)
             predicted = read_json(self._record(name + "-predict"))
             if predicted is not None:
-                predicted["file"] = "predictions/" + name + _suffix(case)
-                members[predicted["file"]] = os.path.join(self.done, name + _suffix(case))
+                suffix = predictions_suffix(case)
+                predicted["file"] = "predictions/%s%s" % (name, suffix)
+                members[predicted["file"]] = os.path.join(self.done, name + suffix)
             replicates = [read_json(self._record(one[:-5])) for one in names if is_replicate(one, name)]
             cases[case["id"]] = {"predict": predicted, "replicates": replicates, "failure": self._failure(number)}
         builds = {}  # type: Facts
@@ -598,18 +605,6 @@ class Runner:
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
-
-
-def _keeps_all_outputs(case):
-    # type: (Facts) -> bool
-    """Whether the case is a detector, whose outputs are all predicted; a classifier's is one array."""
-    return bool(case["load"].get("task") == "detection")
-
-
-def _suffix(case):
-    # type: (Facts) -> str
-    """How the name of the case's file of predictions ends."""
-    return ".npz" if _keeps_all_outputs(case) else ".npy"
 
 
 def telemetry_wish(facts, case):
