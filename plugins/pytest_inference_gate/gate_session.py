@@ -203,6 +203,7 @@ class GateSession:
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[test_id])
         covered = {test_id: result.coverage.decision for test_id, result in self.results.items() if result.coverage is not None}
         self.notices += coverage_notices(covered)
+        self.notices += [f"{result.name}: {remark}" for result in self.results.values() for remark in result.build_remarks]
         for gate in self.devices:
             self.notices += gate.machine_remarks(of_device[gate.device.name].values())
             self.notices += gate.left_open(of_device[gate.device.name].values())

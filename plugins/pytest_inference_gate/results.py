@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from .accuracy import AccuracyDecision, AccuracyFigures
 from .backends import CPU
+from .build_results import NodeCounts
 from .cases import Case
 from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
@@ -157,13 +158,15 @@ class CoverageResult:
 @dataclass(frozen=True)
 class ArtifactResult:
     """The converted model that was run. ``cached``: it came from the store; ``convert_seconds`` is then what making it once
-    took.
+    took. ``nodes`` is how many its graph had and has, ``engines`` how many engines were put into it; None where nothing tells.
     """
 
     digest: str
     size_bytes: int
     convert_seconds: float | None
     cached: bool
+    nodes: NodeCounts | None = None
+    engines: int | None = None
 
 
 @dataclass
@@ -175,6 +178,7 @@ class CaseResult:
     ``board`` is the name of the device among several, as in ``DeviceResult.name``.
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     ``published``: what others measured on such a board, which has no say in any verdict.
+    ``build_remarks``: in what its build is not as in the baseline, clauses that close no gate.
     """
 
     id: str
@@ -197,6 +201,7 @@ class CaseResult:
     telemetry: TelemetryResult | None = None
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
+    build_remarks: Sequence[str] = ()
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:

@@ -51,16 +51,12 @@ SYSTEM = (
 )
 _ALWAYS_CONVERTS = ("edgetpu-compiler",)
 _BUILD_FOR_JETPACK = re.compile(r"\+(?=.*\bnv\d)")
+_TENSORFLOW = ("tensorflow", "tensorflow-gpu", "nvidia-tensorflow", "tensorflow-cpu", "tensorflow-aarch64", "tf-nightly")
 # By these a stack is called where they differ, the first ones first.
 _HEADLINES: Mapping[Axis, tuple[str, ...]] = {
     "system": ("jetpack", "l4t", "tensorrt-library", "cuda", "cudnn", "nvidia-driver", "edgetpu-runtime", "os", "kernel"),
     "framework": (
-        "tensorflow",
-        "tensorflow-gpu",
-        "nvidia-tensorflow",
-        "tensorflow-cpu",
-        "tensorflow-aarch64",
-        "tf-nightly",
+        *_TENSORFLOW,
         "ai-edge-litert",
         "tflite-runtime",
         "pycoral",
@@ -70,7 +66,7 @@ _HEADLINES: Mapping[Axis, tuple[str, ...]] = {
         "torch2trt",
         "python",
     ),
-    "converter": ("tensorflow", "tf-nightly", "torch", "tf2onnx", "onnx", "edgetpu-compiler", "ai-edge-litert", "python"),
+    "converter": (*_TENSORFLOW, "torch", "tf2onnx", "onnx", "edgetpu-compiler", "python"),
 }
 _HEADLINES_SHOWN = 2
 
@@ -115,7 +111,14 @@ def differences(
             change = Change(name, _version(axis, before, name), _version(axis, after, name))
             if change.before != change.after:
                 found["system" if axis == "framework" and _is_rebuilt_for_system(change) else axis].append(change)
-    return {axis: tuple(changes) for axis, changes in found.items() if changes}
+    return {
+        axis: tuple(sorted(changes, key=lambda change: _rank(axis, change.name))) for axis, changes in found.items() if changes
+    }
+
+
+def _rank(axis: Axis, name: str) -> tuple[int, str]:
+    headlines = _HEADLINES[axis]
+    return headlines.index(name) if name in headlines else len(headlines), name
 
 
 def _is_rebuilt_for_system(change: Change) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from .wording import counted
 SCHEMA = "inference-gate-axes/1"
 _NOTHING = "-"
 _MOST_CHANGES = 8
+_WIDTH = 120
 
 
 def upgrade_lines(device: str, upgrades: Upgrades, tolerance: float, ignored: Sequence[str] = ()) -> list[str]:
@@ -89,7 +91,8 @@ def _step_lines(step: Step) -> list[str]:
     names = [str(change) for change in step.changes]
     if len(names) > _MOST_CHANGES:
         names = [*names[:_MOST_CHANGES], f"and {len(names) - _MOST_CHANGES} more"]
-    lines = [f"{step.axis}, {step.before.letter} -> {step.after.letter}: {'; '.join(names)}", ""]
+    text = f"{step.axis}, {step.before.letter} -> {step.after.letter}: {'; '.join(names)}"
+    lines = [*textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False), ""]
     rows = [
         [
             case.id,
@@ -122,7 +125,8 @@ def _failures(step: Step) -> Iterable[str]:
     for case in step.cases:
         if case.failure_after is not None and case.before is not None:
             message = " ".join(str(case.failure_after.get("message") or "no reason is recorded").split())
-            yield f"{case.id} with {step.after.letter}: {_failure(case.failure_after)}: {message}"
+            text = f"{case.id} with {step.after.letter}: {_failure(case.failure_after)}: {message}"
+            yield from textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
 
 
 def upgrade_document(device: str, upgrades: Upgrades, tolerance: float, ignored: Sequence[str] = ()) -> dict[str, Any]:

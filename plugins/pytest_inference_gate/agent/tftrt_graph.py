@@ -88,6 +88,12 @@ def count(graph_def, outputs):
     return Count([segments[name] for name in sorted(segments)], native, total)
 
 
+def nodes_of(directory):
+    # type: (str) -> int
+    """How many nodes of whatever kind the serving signature of a SavedModel needs."""
+    return count(*read(directory)).nodes
+
+
 def _reached(graph_def, functions, outputs):
     # type: (Any, Dict[str, Any], List[str]) -> Iterator[Any]
     """Every node that runs for ``outputs``: functions that are called are looked into once, engines are not."""

@@ -6,7 +6,7 @@ import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
 
 from .. import tensorflow_sources as sources
-from .. import tflite_file, tflite_nodes
+from .. import tflite_file, tflite_nodes, tftrt_graph
 from ..failures import BuildError, LoadError, Unsupported
 
 NAME = "tflite"
@@ -48,19 +48,31 @@ def convert(request, progress):
     destination = os.path.join(directory, "model.tflite")
     if request["source"]["format"] == "tflite":  # whatever precision the file has, the card says which
         shutil.copyfile(request["source"]["path"], destination)
-        return {"model": "model.tflite", "converter": {}, "details": {"passed_through": True}}
+        with open(destination, "rb") as original:
+            details = _details(operators(original.read()), None)
+        return {"model": "model.tflite", "converter": {}, "details": dict(details, passed_through=True)}
     if precision in CALIBRATED and not request.get("calibration"):
         raise BuildError("the precision %s needs calibration pictures: add a [calibration] section to the card" % precision)
     saved_model = tempfile.mkdtemp(prefix="inference-gate-")
     try:
         tf = sources.save(request, saved_model, progress)
+        nodes_before = tftrt_graph.nodes_of(saved_model)
         progress("converting to TensorFlow Lite")
         content = _converter(tf, saved_model, request).convert()
     finally:
         shutil.rmtree(saved_model, ignore_errors=True)
     with open(destination, "wb") as stream:
         stream.write(content)
-    return {"model": "model.tflite", "converter": sources.converter_versions(tf), "details": {"operators": operators(content)}}
+    details = _details(operators(content), nodes_before)
+    return {"model": "model.tflite", "converter": sources.converter_versions(tf), "details": details}
+
+
+def _details(counts, nodes_before):
+    # type: (Dict[str, int], Optional[int]) -> Dict[str, Any]
+    return {
+        "operators": counts,
+        "nodes": {"before": nodes_before, "after": sum(counts.values()) or None, "converted": None},
+    }
 
 
 def _converter(tf, saved_model, request):

@@ -224,7 +224,7 @@ def _convert_saved_model(tf, module, style, request, settings, memory_limit, dir
         # The converter is made first: it says at once where TF-TRT is missing or does not fit, before a large model is read.
         converter = tftrt_api.new_v2(module, style, original, settings)
         sources.save(request, original, progress, tf)
-        nodes_before = tftrt_graph.count(*tftrt_graph.read(original)).nodes
+        nodes_before = tftrt_graph.nodes_of(original)
         progress("converting segments for TensorRT")
         tftrt_api.convert_v2(converter, settings, _pictures(request))
         begun = len(log.text())
