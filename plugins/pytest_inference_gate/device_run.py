@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .accelerators import MARKERS
 from .accuracy import FLOAT_REFERENCE, OTHER_STACK, compare_predictions
+from .agent.telemetry import REPLICATES_WITH_TELEMETRY
 from .agent_role import AgentRole, RunningAgents
 from .artifacts import StoredArtifact
 from .case_selection import WantedCase
@@ -32,7 +33,7 @@ from .progress import Progress
 from .sequential import EARLIEST
 from .side_by_side import Task, jobs_here, side_by_side
 from .stack_preparations import StackPreparations
-from .sweep import REPLICATES_WITH_TELEMETRY, Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
+from .sweep import Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
 
 if TYPE_CHECKING:
     import numpy
@@ -185,6 +186,8 @@ class DeviceRun:
 
     def _require_runtime(self, one: WantedCase) -> None:
         other = self.records[one.case.id].other
+        if other is not None and one.latency and one.case.device == "edgetpu":
+            _require_an_edge_tpu_each(self._device.runtime.probe.get("device") or {})
         if other is not None and self._device.other is not None:
             try:
                 self._device.other.runtime.require(one.case, convert=False)
@@ -484,6 +487,16 @@ def _checked(artifact: StoredArtifact) -> StoredArtifact:
         message = f"what the converter tells of the coverage {problem}: correct the backend's convert()"
         raise StageFailed(Outcome("build_error", "convert", message, log=artifact.log)) from None
     return artifact
+
+
+def _require_an_edge_tpu_each(facts: Mapping[str, Any]) -> None:
+    """Two stacks that take turns hold their models loaded at once, and an Edge TPU belongs to the process that has opened it."""
+    if len(facts.get("edge_tpus") or ()) < 2:
+        message = (
+            "one Edge TPU cannot be opened by two stacks at once: record a baseline with the other stack by --benchmark-save=NAME, "
+            "and compare with it by --benchmark-compare instead of taking turns"
+        )
+        raise StageFailed(Outcome("unsupported", "load", message))
 
 
 def conversion_remarks(records: Iterable[CaseRecord]) -> list[str]:

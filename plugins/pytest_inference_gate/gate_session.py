@@ -414,6 +414,8 @@ class GateSession:
             terminalreporter.write_line(line)
         if self._run_result is None:
             return
+        if not self._prepared and self._run_result.exit_status == pytest.ExitCode.USAGE_ERROR:
+            return  # pytest has said what is wrong, and "no case ran" would send the user elsewhere
         from .report.terminal import summary_lines
 
         def markup(text: str, colour: str) -> str:
