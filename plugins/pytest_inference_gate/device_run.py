@@ -26,7 +26,7 @@ from .devices import Condition
 from .errors import GateError
 from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
 from .machine_watch import MachineWatch
-from .outcome import Outcome, StageFailed
+from .outcome import OK, Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
 from .preparation import Preparation, PreparedInputs, build_name, load_arguments, load_request
 from .progress import Progress
@@ -187,7 +187,9 @@ class DeviceRun:
     def _require_runtime(self, one: WantedCase) -> None:
         other = self.records[one.case.id].other
         if other is not None and one.latency and one.case.device == "edgetpu":
-            _require_an_edge_tpu_each(self._device.runtime.probe.get("device") or {})
+            other.outcome = _an_edge_tpu_each(self._device.runtime.probe.get("device") or {})
+            if not other.outcome.ok:
+                raise StageFailed(other.outcome)
         if other is not None and self._device.other is not None:
             try:
                 self._device.other.runtime.require(one.case, convert=False)
@@ -489,14 +491,15 @@ def _checked(artifact: StoredArtifact) -> StoredArtifact:
     return artifact
 
 
-def _require_an_edge_tpu_each(facts: Mapping[str, Any]) -> None:
+def _an_edge_tpu_each(facts: Mapping[str, Any]) -> Outcome:
     """Two stacks that take turns hold their models loaded at once, and an Edge TPU belongs to the process that has opened it."""
-    if len(facts.get("edge_tpus") or ()) < 2:
-        message = (
-            "one Edge TPU cannot be opened by two stacks at once: record a baseline with the other stack by --benchmark-save=NAME, "
-            "and compare with it by --benchmark-compare instead of taking turns"
-        )
-        raise StageFailed(Outcome("unsupported", "load", message))
+    if len(facts.get("edge_tpus") or ()) > 1:
+        return OK
+    message = (
+        "one Edge TPU cannot be opened by two stacks at once: record a baseline with the other stack by --benchmark-save=NAME, "
+        "and compare with it by --benchmark-compare instead of taking turns"
+    )
+    return Outcome("unsupported", "load", message)
 
 
 def conversion_remarks(records: Iterable[CaseRecord]) -> list[str]:

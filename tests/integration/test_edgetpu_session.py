@@ -84,7 +84,10 @@ def test_one_edge_tpu_does_not_take_turns(saved):
     assert status == 1, output
     assert {case["verdict"] for case in cases.values()} == {"unsupported"}
     told = " ".join(output.split())
-    assert "one Edge TPU cannot be opened by two stacks at once: record a baseline with the other stack by --benchmark-save=NAME" in told
+    assert (
+        "one Edge TPU cannot be opened by two stacks at once: record a baseline with the other stack by --benchmark-save=NAME"
+        in told
+    )
 
 
 def test_a_runtime_that_is_too_old_for_the_model_is_broken(saved):
