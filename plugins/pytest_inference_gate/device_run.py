@@ -218,12 +218,19 @@ class DeviceRun:
                 continue
             inputs = files.put(own.evaluation_inputs(case.card).path)
             digest = None if artifact is None else artifact.digest
-            cases.append(BundleCase(case.id, case.device, load, inputs, one.accuracy, one.latency, digest, build))
+            pictures = case.card.measuring.pictures
+            cases.append(BundleCase(case.id, case.device, load, inputs, one.accuracy, one.latency, digest, build, pictures))
         return cases
 
     def _fetch_and_prepare(self, one: WantedCase) -> None:
         self._preparations.own.checkpoint(one.case.card)
-        self._preparations.own.evaluation_inputs(one.case.card)
+        inputs, wanted = self._preparations.own.evaluation_inputs(one.case.card), one.case.card.measuring.pictures
+        if one.latency and inputs.count < wanted:
+            message = (
+                f"{one.case.card.path}: measuring.pictures asks for rounds on {wanted} pictures, and the evaluation set has "
+                f"{inputs.count}: lower it, or add pictures to the set"
+            )
+            raise StageFailed(Outcome("fetch_error", "fetch", message))
 
     def _conversions_of(self, one: WantedCase) -> list[Task]:
         tasks = [self._task(one, partial(self._convert, one))]

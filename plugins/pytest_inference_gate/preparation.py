@@ -15,7 +15,7 @@ from . import timing_caches
 from .agent_role import AgentRole
 from .artifacts import ArtifactStore, StoredArtifact
 from .backends import BACKENDS, agent_device
-from .cards import ModelCard
+from .cards import ModelCard, is_calibrated
 from .cases import Case
 from .intermediates import Intermediate, choose_intermediate, choose_portable
 from .outcome import Outcome, StageFailed
@@ -64,6 +64,7 @@ class _Materials:
             "source": {**described, "path": source},
             "input": _input_settings(case),
             "calibration": None if self.calibration is None else put(self.calibration.path),
+            **_task(case),
         }
 
 
@@ -197,11 +198,9 @@ class Preparation:
         return materials.request(case, source, put, timing_caches.without_cache(case.options))
 
     def _materials(self, case: Case, intermediate: Intermediate | None) -> _Materials:
-        # A .tflite file has the types that it has: nothing is quantized any more, and its card may have no pictures for that.
-        calibrates = "int8" in case.precision and case.card.checkpoint.format != "tflite"
         return _Materials(
             self.checkpoint(case.card),
-            self.calibration_inputs(case.card) if calibrates else None,
+            self.calibration_inputs(case.card) if is_calibrated(case.card, case.backend, case.precision) else None,
             intermediate,
             None if intermediate is None else self.artifact(intermediate.case(case), self.converter),
         )
@@ -367,9 +366,23 @@ def artifact_model(artifact: StoredArtifact) -> Path:
 
 
 def _not_default(case: Case) -> dict[str, Any]:
-    """Device and options, which are ingredients of an artifact only where they are not those of most."""
+    """Device, options and task, which are ingredients of an artifact only where they are not those of most."""
     device, options = agent_device(case.device), case.options
-    return {**({"device": device} if device != "cpu" else {}), **({"options": options} if options else {})}
+    return {**({"device": device} if device != "cpu" else {}), **({"options": options} if options else {}), **_task(case)}
+
+
+def _task(case: Case) -> dict[str, Any]:
+    return {"task": case.card.task} if case.card.task != "classification" else {}
+
+
+def predict_arguments(case: Case, inputs: str, outputs: str) -> dict[str, Any]:
+    """What an agent's ``predict`` wants: of a detection model all outputs, in an ``.npz``, of others the one, in an ``.npy``."""
+    return {"inputs": inputs, "outputs": outputs, **({"all_outputs": True} if case.card.task == "detection" else {})}
+
+
+def predictions_name(case: Case, stem: str) -> str:
+    """The name of the file that the predictions of the case go into."""
+    return f"{stem}.npz" if case.card.task == "detection" else f"{stem}.npy"
 
 
 def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], str] = str) -> dict[str, Any]:
@@ -391,4 +404,5 @@ def load_request(case: Case, model: str | None) -> dict[str, Any]:
         "device": agent_device(case.device),
         "options": case.options,
         "input": _input_settings(case),
+        **_task(case),
     }
