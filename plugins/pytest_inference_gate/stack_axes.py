@@ -202,21 +202,21 @@ def find_stacks(sessions: Sequence[BaselineSession], ignored: Collection[str] = 
 
 def _labels(axis: Axis, softwares: Sequence[Mapping[str, str]], ignored: Collection[str]) -> list[str]:
     """What each stack is called on an axis: by the fewest versions that tell the levels apart; empty texts where there is one level."""
-    differing: dict[str, None] = {}
-    for before, after in combinations(softwares, 2):
-        for change in differences(before, after, ignored).get(axis, ()):
-            differing[change.name] = None
-    if not differing:
+    numbers = _level_numbers(axis, softwares, ignored)
+    levels = [softwares[numbers.index(number)] for number in range(max(numbers, default=-1) + 1)]
+    if len(levels) < 2:
         return [""] * len(softwares)
+    differing = {
+        change.name for before, after in combinations(levels, 2) for change in differences(before, after, ignored).get(axis, ())
+    }
     headlines = [name for name in _HEADLINES[axis] if name in differing]
     others = [name for name in sorted(differing) if name not in headlines]
-    level = _level_numbers(axis, softwares, ignored)
     labels = []
     for count in range(_HEADLINES_SHOWN, max(_HEADLINES_SHOWN, len(differing)) + 1):
-        labels = [_label(axis, software, headlines, others, count) for software in softwares]
-        if len({*labels}) == len({*level}):
-            return labels
-    return [f"{label} ({letter_of(number)})" for label, number in zip(labels, level, strict=True)]
+        labels = [_label(axis, software, headlines, others, count) for software in levels]
+        if len({*labels}) == len(levels):
+            return [labels[number] for number in numbers]
+    return [f"{labels[number]} ({letter_of(number)})" for number in numbers]
 
 
 def _level_numbers(axis: Axis, softwares: Sequence[Mapping[str, str]], ignored: Collection[str]) -> list[int]:
@@ -260,7 +260,8 @@ def mixed_baseline(sessions: Sequence[BaselineSession]) -> str | None:
 
 @dataclass(frozen=True)
 class CaseStep:
-    """What became of one case. Durations in seconds, None where it did not run; ``failure_...`` is how it failed there instead.
+    """What became of one case. Durations in seconds as the rule takes them (of the later stack the median of all its replicates), None
+    where it did not run; ``failure_...`` is how it failed there instead.
 
     ``verdict`` is None where the case is known of one of the two stacks alone; ``decision`` is None where not both measured it.
     """
@@ -358,7 +359,7 @@ def _case_steps(before: Stack, after: Stack, tolerance: float, alpha: float) -> 
         decision, verdict = None, None
         if was is not None and now is not None:
             decision = _decide(before.cases(case_id), after.cases(case_id), tolerance, alpha)
-            verdict = decision.verdict
+            verdict, was, now = decision.verdict, decision.baseline_median, decision.candidate_median
         elif fails is not None:
             verdict = Verdict.KNOWN_BROKEN if failed is not None else Verdict.BROKEN if was is not None else None
         elif failed is not None and now is not None:

@@ -234,7 +234,7 @@ def test_calibration_pictures_arrive_in_batches_of_the_case(workshop: Workshop, 
     assert (outputs.argmax(axis=1) == workshop.labels).mean() < 0.95  # scales for other pictures
 
 
-@pytest.mark.parametrize("style", ["direct", "parameters", "graph", "contrib"])
+@pytest.mark.parametrize("style", ["direct", "graph"])
 def test_ranges_that_are_in_the_graph_need_no_pictures(workshop: Workshop, style: str) -> None:
     trained = {
         "format": "frozen_graph",

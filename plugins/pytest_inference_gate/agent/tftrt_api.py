@@ -22,16 +22,16 @@ WHERE_IT_IS = (
 )
 
 # Operations that hold the range of a tensor, as quantization-aware training leaves them in a graph. TF-TRT takes no others.
-RANGES = frozenset(
-    ["FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "QuantizeAndDequantizeV2", "QuantizeAndDequantizeV3"]
-)
+RANGES = frozenset(["FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "QuantizeAndDequantizeV2", "QuantizeAndDequantizeV3"])
 WITHOUT_DYNAMIC_SHAPE = (
-    "this TensorFlow's TF-TRT has no use_dynamic_shape, which later releases have: leave it out of [options.tftrt], or upgrade TensorFlow"
+    "this TensorFlow's TF-TRT has no use_dynamic_shape, which later releases have: leave it out of [options.tftrt], or upgrade "
+    "TensorFlow"
 )
 
 # None stands for TensorFlow's own default.
 Settings = namedtuple(
-    "Settings", [
+    "Settings",
+    [
         "precision",
         "batch",
         "workspace_bytes",

@@ -50,6 +50,8 @@ def convert(request, progress):
         shutil.copyfile(request["source"]["path"], destination)
         with open(destination, "rb") as original:
             details = _details(operators(original.read()), None)
+        if "per_channel_dense" in (request.get("options") or {}):
+            details["remarks"] = ["the model was converted already, so per_channel_dense of the card was not used"]
         return {"model": "model.tflite", "converter": {}, "details": dict(details, passed_through=True)}
     if precision in CALIBRATED and not request.get("calibration"):
         raise BuildError("the precision %s needs calibration pictures: add a [calibration] section to the card" % precision)
@@ -77,9 +79,13 @@ def _details(counts, nodes_before):
 
 def _converter(tf, saved_model, request):
     # type: (Any, str, Dict[str, Any]) -> Any
-    """The converter's own output is the same byte for byte for the same weights and the same release."""
+    """Besides the usual, a request may hold ``options``: ``per_channel_dense``.
+
+    The converter's own output is the same byte for byte for the same weights and the same release.
+    """
     precision = request["precision"]
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[sources.SIGNATURE])
+    _choose_dense_scales(tf, converter, request.get("options") or {})
     if precision == "fp32":
         return converter
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -99,6 +105,22 @@ def _converter(tf, saved_model, request):
             converter.inference_input_type = tf.int8
             converter.inference_output_type = tf.int8
     return converter
+
+
+PER_TENSOR_DENSE = "_experimental_disable_per_channel_quantization_for_dense_layers"
+
+
+def _choose_dense_scales(tf, converter, options):
+    # type: (Any, Any, Dict[str, Any]) -> None
+    """Runtimes as old as TensorFlow 2.6 take dense layers with a scale for each channel, and compute them wrongly without a word."""
+    if "per_channel_dense" not in options:
+        return
+    if not hasattr(converter, PER_TENSOR_DENSE):
+        raise BuildError(
+            "the converter of TensorFlow %s cannot choose how dense layers are quantized: leave per_channel_dense out of "
+            "[options.tflite], or convert with a later TensorFlow by --gate-convert-with" % tf.__version__
+        )
+    setattr(converter, PER_TENSOR_DENSE, not options["per_channel_dense"])
 
 
 def operators(content):
