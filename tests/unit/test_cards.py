@@ -434,6 +434,7 @@ def test_a_directory_that_is_none_is_an_error(tmp_path: Path) -> None:
 def test_the_shipped_cards_are_good() -> None:
     cards = {card.name: card for card in load_cards(Path(__file__).parents[2] / "models" / "zoo")}
     assert {"mobilenet_v1_1.0_224", "mobilenet_v2_1.0_224", "resnet50", "inception_v3", "densenet121"} <= set(cards)
+    assert {"vgg16", "vgg19", "nasnet_mobile", "mobilenet_v1_1.0_224_quant"} <= set(cards)
     for card in cards.values():
         assert not card.default and card.license and card.checkpoint.url
     seeded = load_card(Path(__file__).parents[2] / "models" / "mobilenet_v2_224_seeded.toml")
