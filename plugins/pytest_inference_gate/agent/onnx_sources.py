@@ -39,6 +39,19 @@ def float_model(request, scratch, progress):
     return destination, _from_tensorflow(request, scratch, destination, progress)
 
 
+def operators(path):
+    # type: (str) -> Dict[str, int]
+    """How often each operator occurs; empty where the package onnx is not at hand."""
+    try:
+        import onnx
+    except ImportError:
+        return {}
+    counts = {}  # type: Dict[str, int]
+    for node in onnx.load(path, load_external_data=False).graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return counts
+
+
 def _from_tensorflow(request, scratch, destination, progress):
     # type: (Dict[str, Any], str, str, Callable[[str], None]) -> Dict[str, str]
     """The serving signature as ONNX. Its input keeps the layout that it has in TensorFlow (channels last).

@@ -3,7 +3,7 @@
 import os
 from typing import Any, Callable, Dict, List  # noqa: F401
 
-from .. import model_outputs, tensorflow_device
+from .. import model_outputs, tensorflow_device, tftrt_graph
 from .. import tensorflow_sources as sources
 from ..failures import LoadError, Unsupported
 
@@ -33,8 +33,14 @@ def convert(request, progress):
     # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
     if request["precision"] not in PRECISIONS:
         raise Unsupported("the backend tensorflow has no precision %r; it has %s" % (request["precision"], ", ".join(PRECISIONS)))
-    tf = sources.save(request, os.path.join(request["output_directory"], "saved_model"), progress)
-    return {"model": "saved_model", "converter": sources.converter_versions(tf), "details": {}}
+    directory = os.path.join(request["output_directory"], "saved_model")
+    tf = sources.save(request, directory, progress)
+    nodes = tftrt_graph.nodes_of(directory)
+    return {
+        "model": "saved_model",
+        "converter": sources.converter_versions(tf),
+        "details": {"nodes": {"before": nodes, "after": nodes, "converted": None}},
+    }
 
 
 def runtime():
