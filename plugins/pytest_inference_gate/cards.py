@@ -18,6 +18,7 @@ from .backend_options import PATTERNS_IN_WORDS, BackendOptions
 from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
 from .card_section import CardSection
 from .errors import CardError
+from .stream_card import StreamSection, stream_problems
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time
@@ -195,6 +196,7 @@ class ModelCard(CardSection):
     options: BackendOptions = BackendOptions()
     batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     threads: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+    stream: StreamSection | None = None
     path: Path = Field(exclude=True)  # the card's own file
 
     @property
@@ -240,6 +242,7 @@ def load_card(
         *_option_problems(card, known_backends),
         *_coverage_problems(card),
         *_scaling_problems(card, extra_scalings),
+        *stream_problems(card.stream, card.directory),
     ]
     if problems:
         raise _card_error(path, problems)

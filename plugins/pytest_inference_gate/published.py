@@ -151,7 +151,7 @@ def figures_for(figures: Sequence[PublishedFigure], identity: DeviceIdentity, ca
 
     What was not told of a figure does not keep it from a case, but for its precision. They were all measured one picture at a time.
     """
-    if case.batch != 1:
+    if case.batch != 1 or case.stream is not None:
         return []
     return [
         figure

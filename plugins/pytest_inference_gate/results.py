@@ -17,6 +17,7 @@ from .decision import LatencyDecision
 from .device_telemetry import TelemetryResult
 from .outcome import OK, Outcome
 from .published import PublishedFigure
+from .stream_results import StreamRecord, StreamResult
 from .verdict import Verdict, run_is_red, worst
 
 Mode = Literal["measure", "compare", "against"]
@@ -31,7 +32,7 @@ class Replicate:
     process had predicted before. ``telemetry`` is the summary of power, temperatures and clocks meanwhile, None where none was taken.
     ``device_rounds`` are further rounds by the accelerator's own clock, where it has one: they show how much of a round is its work,
     and nothing is judged by them. ``coverage`` is what the runtime told of it afterwards, None where it tells nothing. ``build`` says which
-    of several builds of the model it ran.
+    of several builds of the model it ran. ``stream``: what it recorded of a stream, whose frames its rounds then are.
     """
 
     load: float
@@ -45,6 +46,7 @@ class Replicate:
     device_rounds: tuple[float, ...] = ()
     coverage: Coverage | None = None
     build: int = 0
+    stream: StreamRecord | None = None
 
     @property
     def median(self) -> float:
@@ -174,7 +176,8 @@ class CaseResult:
     for most cases; ``device`` is the marker of the kind of device that it runs on; ``nodeids`` are the tests that were about this case.
     ``board`` is the name of the device among several, as in ``DeviceResult.name``.
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
-    ``published``: what others measured on such a board, which has no say in any verdict.
+    ``published``: what others measured on such a board, which has no say in any verdict. ``stream``: of a stream's case, what its frames
+    showed; its ``latency`` is that of frames, from decoding to the answer.
     """
 
     id: str
@@ -197,6 +200,7 @@ class CaseResult:
     telemetry: TelemetryResult | None = None
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
+    stream: StreamResult | None = None
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:
