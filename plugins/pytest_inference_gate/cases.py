@@ -53,6 +53,11 @@ class Case:
         return self.card.name
 
     @property
+    def pictures(self) -> int:
+        """Through how many pictures its rounds go in turn; a stream's are frames, and have their own order."""
+        return 1 if self.stream is not None else self.card.measuring.pictures
+
+    @property
     def options(self) -> dict[str, Any]:
         """What the card asks of the backend; empty where it asks for nothing."""
         return self.card.options.of(self.backend)
@@ -69,4 +74,6 @@ def tolerance_for(case: Case) -> PrecisionTolerance:
         latency=special.latency if special.latency is not None else tolerance.latency,
         top1_drop=special.top1_drop if special.top1_drop is not None else tolerance.top1_drop,
         agreement=special.agreement if special.agreement is not None else tolerance.agreement,
+        map_drop=special.map_drop if special.map_drop is not None else tolerance.map_drop,
+        matched=special.matched if special.matched is not None else tolerance.matched,
     )

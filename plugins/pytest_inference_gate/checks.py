@@ -23,7 +23,7 @@ class Messages:
     """The texts of failing tests, with what only the run knows.
 
     ``reproduce`` is the command that runs exactly this case again; ``first`` is how many replicates, or pairs, are looked at before any
-    fresh ones; ``paired`` says that two stacks were measured in turns.
+    fresh ones; ``paired`` says that two stacks were measured in turns; ``incomparable`` why a baseline that has the case is of no use.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Messages:
         reproduce: str | None = None,
         first: int | None = None,
         paired: bool = False,
+        incomparable: str | None = None,
     ) -> None:
         self._software_changes = software_changes
         self._record_command = record_command
@@ -44,6 +45,7 @@ class Messages:
         self._reproduce = reproduce
         self._first = first
         self._paired = paired
+        self._incomparable = incomparable
 
     def broken(self, result: CaseResult) -> str:
         return messages.broken_message(result, self._software_changes, paired=self._paired)
@@ -80,7 +82,9 @@ class Messages:
     def no_baseline(self, result: CaseResult) -> str:
         if self._paired:
             return f"{result.name} has nothing to compare with: {result.reason}; name other models with --gate-against-models"
-        return messages.no_baseline_message(result.id, self._record_command, self._close_ids, self._other_devices)
+        return messages.no_baseline_message(
+            result.id, self._record_command, self._close_ids, self._other_devices, incomparable=self._incomparable
+        )
 
 
 class _Check:

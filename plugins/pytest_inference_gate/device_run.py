@@ -216,15 +216,23 @@ class DeviceRun:
                 continue
             inputs = files.put(own.evaluation_inputs(case.card).path)
             digest = None if artifact is None else artifact.digest
-            cases.append(BundleCase(case.id, case.device, load, inputs, one.accuracy, one.latency, digest, build))
+            pictures = case.card.measuring.pictures
+            cases.append(BundleCase(case.id, case.device, load, inputs, one.accuracy, one.latency, digest, build, pictures))
         return cases
 
     def _fetch_and_prepare(self, one: WantedCase) -> None:
         self._preparations.own.checkpoint(one.case.card)
         if one.case.stream is not None:
             self._find_stream(one.case, one.case.stream)
-        if one.case.stream is None or one.accuracy:
-            self._preparations.own.evaluation_inputs(one.case.card)
+            if not one.accuracy:
+                return
+        inputs, wanted = self._preparations.own.evaluation_inputs(one.case.card), one.case.card.measuring.pictures
+        if one.latency and one.case.stream is None and inputs.count < wanted:
+            message = (
+                f"{one.case.card.path}: measuring.pictures asks for rounds on {wanted} pictures, and the evaluation set has "
+                f"{inputs.count}: lower it, or add pictures to the set"
+            )
+            raise StageFailed(Outcome("fetch_error", "fetch", message))
 
     def _find_stream(self, case: Case, setting: StreamSetting) -> None:
         record = self.records[case.id]

@@ -314,6 +314,7 @@ class GateSession:
             reproduce=reproducing_command(self.config.invocation_params.args, case.test_id),
             first=replicates_at_first(self._record(case), self.settings.replicates),
             paired=self.settings.takes_turns,
+            incomparable=baseline.other_pictures(case) if baseline else None,
         )
 
     def _record_command(self) -> str:

@@ -138,12 +138,12 @@ def decide_latency(
     if record.wanted_builds is not None and record.replicates and baseline:
         sessions = [
             [Built(build, value) for build, value in zip(case.builds, case.replicates, strict=True)]
-            for case in baseline.cases(record.case.id)
+            for case in baseline.timed(record.case)
         ]
         names = build_names(record.builds)
         built = [Built(_name(names, replicate.build), replicate.median) for replicate in record.replicates]
         return decide_builds(sessions, built, tolerance=tolerance, first=first, alpha=alpha, final=final) if sessions else None
-    before = [case.replicates for case in baseline.cases(record.case.id)] if baseline else []
+    before = [case.replicates for case in baseline.timed(record.case)] if baseline else []
     if not before or not record.replicates:
         return None
     measured = [replicate.median for replicate in record.replicates]
@@ -215,14 +215,22 @@ def judge(
             [replicate.telemetry for replicate in record.all_replicates], [saved_telemetry(case) for case in before]
         )
         if record.pairs and decision is not None:
+            references = [pair.reference for pair in record.pairs]
             result.latency = replace(
-                result.latency.decided(decision, [[pair.reference.median for pair in record.pairs]]),
+                result.latency.decided(
+                    decision,
+                    [[reference.median for reference in references]],
+                    [reference.picture_medians for reference in references],
+                ),
                 pair_ratios=tuple(pair.ratio for pair in record.pairs),
             )
-        elif decision is not None:
-            result.latency = result.latency.decided(decision, [case.replicates for case in before])
+        elif decision is not None and baseline is not None:
+            timed = baseline.timed(record.case)
+            result.latency = result.latency.decided(
+                decision, [case.replicates for case in timed], [case.picture_medians for case in timed]
+            )
         elif baseline is not None:
-            result.conclude(*_without_baseline(broken_before))
+            result.conclude(*_without_baseline(broken_before, baseline.other_pictures(record.case)))
         if invalid is not None:
             # Compared or not: what was measured on a throttled device must not become a baseline either. The decision is shown, but
             # has no say.
@@ -363,7 +371,9 @@ def _decide_accuracy(record: CaseRecord, figures: AccuracyFigures) -> AccuracyDe
     )
 
 
-def _without_baseline(broken_before: bool) -> tuple[Verdict, str]:
+def _without_baseline(broken_before: bool, incomparable: str | None) -> tuple[Verdict, str]:
+    if incomparable is not None:
+        return Verdict.NO_BASELINE, incomparable
     if broken_before:
         return Verdict.FIXED, "was broken in the baseline and works now, so there is no latency to compare with yet"
     return Verdict.NO_BASELINE, "the baseline does not have this case"

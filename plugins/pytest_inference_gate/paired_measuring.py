@@ -49,8 +49,15 @@ class BlockPlan:
         plan = cls()
         return plan if rounds is None else cls(rounds=math.ceil(rounds / plan.pairs), shortest=0.0, longest=math.inf)
 
-    def rounds_of(self, seconds: float) -> int:
-        """How many rounds a block has, of a model that takes so many seconds for one."""
+    def rounds_of(self, seconds: float, pictures: int = 1) -> int:
+        """How many rounds a block has, of a model that takes so many seconds for one.
+
+        Rounds that go through several pictures go on with each block where the one before it ended; all blocks together are whole cycles.
+        """
+        step = pictures // math.gcd(pictures, self.pairs)
+        return math.ceil(self._rounds_of(seconds) / step) * step
+
+    def _rounds_of(self, seconds: float) -> int:
         wanted = max(self.rounds, math.ceil(self.shortest / seconds))
         at_most = self.longest / seconds
         return max(1, min(wanted, max(self.rounds, self.most_rounds), wanted if math.isinf(at_most) else int(at_most)))
@@ -67,15 +74,15 @@ class Side:
     inputs: PreparedInputs | None
     stream: Mapping[str, Any] | None = None
 
-    def warm_up(self, agent: AgentProcess, plan: Plan, load_seconds: float) -> Replicate:
+    def warm_up(self, agent: AgentProcess, plan: Plan, load_seconds: float, pictures: int) -> Replicate:
         """The warm-up and a few rounds; of a stream, its first frames."""
         if self.stream is not None:
             return stream_loaded(agent, self.stream, plan.warm_up, {"minimum": PAIR_FRAMES, "maximum": PAIR_FRAMES}, load_seconds)
         assert self.inputs is not None
-        return measure_loaded(agent, self.role.target.put(self.inputs.path), plan, load_seconds)
+        return measure_loaded(agent, self.role.target.put(self.inputs.path), plan, load_seconds, pictures=pictures)
 
-    def measure_block(self, agent: AgentProcess, rounds: int) -> list[float]:
-        return agent.measure_block(rounds) if self.stream is None else agent.stream_block(rounds)
+    def measure_block(self, agent: AgentProcess, rounds: int, picture: int) -> list[float]:
+        return agent.measure_block(rounds, picture) if self.stream is None else agent.stream_block(rounds)
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
     start = time.perf_counter()
     sides = {True: candidate, False: reference}
     names = {True: "candidate", False: "reference"}
+    pictures = candidate.case.pictures  # of both sides: neighbouring blocks are about the same ones
     agents: dict[bool, AgentProcess] = {}
     warmed: dict[bool, Replicate] = {}
     try:
@@ -128,14 +136,16 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
             side = sides[is_candidate]
             with _as_side(is_candidate):
                 agent = agents[is_candidate] = side.role.start(f"{log_name}.{names[is_candidate]}")
-                put = side.role.target.put
-                loaded = agent.load(load_arguments(side.case, side.artifact, put))
-                warmed[is_candidate] = side.warm_up(agent, warm_up, loaded["seconds"])
-        rounds = blocks.rounds_of(max(one.median for one in warmed.values()))
+                loaded = agent.load(load_arguments(side.case, side.artifact, side.role.target.put))
+                warmed[is_candidate] = side.warm_up(agent, warm_up, loaded["seconds"], pictures)
+        rounds = blocks.rounds_of(max(one.median for one in warmed.values()), pictures)
+        done = {True: 0, False: 0}
 
         def measure_block(is_candidate: bool) -> list[float]:
+            picture = done[is_candidate] % pictures
+            done[is_candidate] += rounds
             with _as_side(is_candidate):
-                return sides[is_candidate].measure_block(agents[is_candidate], rounds)
+                return sides[is_candidate].measure_block(agents[is_candidate], rounds, picture)
 
         taken = take_turns(measure_block, number, blocks.pairs)
     finally:

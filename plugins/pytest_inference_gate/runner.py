@@ -76,7 +76,8 @@ class Runner:
 
     def measure(self) -> Replicate:
         """One replicate in this agent: warm-up until steady, then the rounds, on the card's own evaluation pictures."""
-        return measure_loaded(self._agent, self._target.put(self._evaluation().path), self._plan, self.load_seconds)
+        inputs, pictures = self._target.put(self._evaluation().path), self.case.card.measuring.pictures
+        return measure_loaded(self._agent, inputs, self._plan, self.load_seconds, pictures=pictures)
 
     def close(self) -> None:
         self._agent.close()

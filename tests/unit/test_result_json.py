@@ -31,6 +31,7 @@ from report_examples import (
 )
 
 from pytest_inference_gate.errors import GateError
+from pytest_inference_gate.percentiles import percentile
 from pytest_inference_gate.report.result_json import build_document, read_schema, write_document
 from pytest_inference_gate.results import (
     ROUNDS_FOR_P99,
@@ -39,7 +40,6 @@ from pytest_inference_gate.results import (
     DeviceResult,
     Replicate,
     RunResult,
-    percentile,
     summarize_replicates,
 )
 from pytest_inference_gate.verdict import Verdict

@@ -507,6 +507,8 @@ class Runner:
         with Agent(self, name) as agent:
             loaded = agent.ask("load", self._arguments(case))
             wish = dict(self.plan["measure"], inputs=os.path.join(self.files, case["inputs"]))
+            if case["pictures"] > 1:
+                wish["pictures"] = case["pictures"]
             if replicate < REPLICATES_WITH_TELEMETRY:
                 wish.update(telemetry_wish(facts, case))
             measured = agent.ask("measure", wish)

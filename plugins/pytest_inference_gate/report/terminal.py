@@ -193,6 +193,19 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
         _Column("first inference", "first\nms", _first, spare=3, legend="first: first inference after loading"),
         _Column("median", "this\nms" if against else "median\nms", _median),
         _Column("p90", "p90\nms", _p90, spare=2, legend="p90: nine inferences of ten took less"),
+        _Column(
+            "spread over pictures",
+            "over\npict. %",
+            lambda case: _spread(case.latency.picture_spread if case.latency else None),
+            spare=8,
+            legend="over pict., over rounds: interquartile range / median, of the pictures' medians and of one picture's rounds",
+        ),
+        _Column(
+            "spread over rounds",
+            "over\nrounds %",
+            lambda case: _spread(case.latency.round_spread if case.latency else None),
+            spare=7,
+        ),
         _Column("throughput", "samples\n/s", _throughput, spare=0),
     ]
     if against:
@@ -301,6 +314,10 @@ def _p90(case: CaseResult) -> str:
 
 def _throughput(case: CaseResult) -> str:
     return _NOTHING if case.latency is None else f"{case.latency.throughput:.4g}"
+
+
+def _spread(share: float | None) -> str:
+    return _NOTHING if share is None else f"{100 * share:.1f}"
 
 
 def _builds(case: CaseResult) -> str:
