@@ -19,6 +19,7 @@ from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
 from .card_section import CardSection
 from .detection_card import Detection, Task, detection_problems
 from .errors import CardError
+from .limits_card import Limits, limit_problems
 from .measuring_card import Measuring, measuring_problems
 from .stream_card import StreamSection, stream_problems
 
@@ -204,6 +205,7 @@ class ModelCard(CardSection):
     tolerance: Tolerance = Tolerance()
     measuring: Measuring = Measuring()
     coverage: dict[str, CoverageSection] = {}  # by backend
+    limits: Limits = Limits()
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
     devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
     options: BackendOptions = BackendOptions()
@@ -256,6 +258,7 @@ def load_card(
         *_coverage_problems(card),
         *detection_problems(card),
         *measuring_problems(card),
+        *limit_problems(card.limits, {precision for known in card.backends.values() for precision in known}),
         *_scaling_problems(card, extra_scalings),
         *stream_problems(card.stream, card.directory),
     ]

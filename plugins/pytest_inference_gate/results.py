@@ -14,6 +14,7 @@ from .cases import Case
 from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
 from .device_telemetry import TelemetryResult
+from .limits import LimitResult
 from .outcome import OK, Outcome
 from .percentiles import percentile
 from .picture_spread import median_of_each_picture, spread_over_pictures, spread_over_rounds
@@ -204,6 +205,8 @@ class CaseResult:
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     ``published``: what others measured on such a board, which has no say in any verdict. ``stream``: of a stream's case, what its frames
     showed; its ``latency`` is that of frames, from decoding to the answer.
+    ``limits`` are those that the card sets, judged; ``thread_speedup`` is the median of the same case with one thread over this one's, None
+    where it has one thread or the other was not measured in this run.
     """
 
     id: str
@@ -227,6 +230,8 @@ class CaseResult:
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
     stream: StreamResult | None = None
+    limits: Sequence[LimitResult] = ()
+    thread_speedup: float | None = None
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:

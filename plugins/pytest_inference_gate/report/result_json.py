@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import Enum
 from math import isfinite
 from numbers import Integral, Real
@@ -150,6 +150,8 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "memory": {"peak_rss_bytes": case.peak_rss_bytes},
         "telemetry": None if case.telemetry is None else _telemetry(case.telemetry),
         "published": [_published(figure) for figure in case.published],
+        "limits": [asdict(limit) for limit in case.limits],
+        "thread_speedup": case.thread_speedup,
     }
 
 
