@@ -297,9 +297,8 @@ class DeviceRun:
         put = self._device.runtime.target.put
         for artifact in self.records[one.case.id].builds:
             put(artifact.payload)
-        source = self.records[one.case.id].source
-        if source is not None and source.path is not None:
-            put(source.path)
+        if one.case.stream is not None:
+            self._stream_arguments(self.records[one.case.id], one.case, self._device.runtime)
         if one.case.stream is None or one.accuracy:
             put(self._preparations.own.evaluation_inputs(one.case.card).path)
 

@@ -220,6 +220,7 @@ class CaseResult:
     ``accuracy`` is that of a classifier, ``detection`` that of a detector.
     ``published``: what others measured on such a board, which has no say in any verdict. ``stream``: of a stream's case, what its frames
     showed; its ``latency`` is that of frames, from decoding to the answer.
+    ``overlapped`` says of a stream's case whether frames are prepared beside the inference, None for any other.
     ``limits`` are those that the card sets, judged; ``thread_speedup`` is the median of the same case with one thread over this one's, None
     where it has one thread or the other was not measured in this run.
     """
@@ -246,6 +247,7 @@ class CaseResult:
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
     stream: StreamResult | None = None
+    overlapped: bool | None = None
     limits: Sequence[LimitResult] = ()
     thread_speedup: float | None = None
 
@@ -262,6 +264,7 @@ class CaseResult:
             case.variant,
             case.device,
             board=case.board,
+            overlapped=None if case.stream is None else case.stream.overlap,
         )
 
     @property

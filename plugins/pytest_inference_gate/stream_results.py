@@ -84,6 +84,7 @@ class SustainedResult:
     seconds: float
     frames: int
     frames_per_second: float
+    last_frames_per_second: float  # in the piece at the end that is compared with the beginning
     dropped_share: float | None  # None where frames did not come at their own times
     drift: Drift
 
@@ -171,11 +172,13 @@ def summarize_stream(
 
 
 def _sustained(record: StreamRecord) -> SustainedResult:
-    real = record.offered > record.processed or record.ages is not None
+    real = record.ages is not None
+    last = sum(window.frames for window in record.windows if window.start >= record.elapsed - record.side - 1e-9)
     return SustainedResult(
         record.elapsed,
         record.processed,
         record.frames_per_second,
+        last / record.side,
         1 - record.processed / record.offered if real else None,
         drift(record.windows, record.side, record.elapsed),
     )

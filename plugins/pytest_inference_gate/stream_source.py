@@ -3,11 +3,12 @@ digest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .detection_card import detection_settings
 from .errors import GateError
 from .stream_card import CAMERA, StreamSection
 
@@ -129,15 +130,13 @@ def find_source(
     return StreamSource("folder" if path.is_dir() else "video", path, digest=tree_digest(path))
 
 
-def stream_arguments(
-    case: Case,
-    setting: StreamSetting,
-    source: StreamSource,
-    put: Callable[[Path], str],
-    detection: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def stream_arguments(case: Case, setting: StreamSetting, source: StreamSource, put: Callable[[Path], str]) -> dict[str, Any]:
     """What an agent's ``stream`` wants to know of the case; ``put`` is that of the agent's target."""
     section, card = setting.section, case.card
+    detection = None
+    if card.detection is not None:
+        # How many detections are counted is what somebody would draw, and not what is evaluated, which begins near to nothing.
+        detection = {**detection_settings(card, put), "shown_from": card.detection.matching_score}
     return {
         "source": {
             "kind": source.kind,
@@ -149,7 +148,7 @@ def stream_arguments(
         },
         "preprocessing": card.preprocessing.model_dump(mode="json"),
         "input": {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout},
-        "detection": None if detection is None else dict(detection),
+        "detection": detection,
         "overlap": setting.overlap,
         "pace": section.pace,
         "budget_frames_per_second": section.budget_frames_per_second,

@@ -189,12 +189,14 @@ class Pipeline(object):
 
     def _detections(self, settings):
         # type: (Dict[str, Any]) -> Callable[[], int]
-        from . import detection_decoding
+        from .detection_decoding import Decoder
+
+        decoder, shown_from = Decoder(settings), settings["shown_from"]
 
         def count():
             # type: () -> int
-            ((_, scores, _),) = detection_decoding.decode(self._runner.get_outputs(), settings)
-            return len(scores)
+            ((_, scores, _),) = decoder.decode(self._runner.get_outputs())
+            return int((scores >= shown_from).sum())
 
         return count
 
