@@ -205,7 +205,8 @@ OPTIONS: tuple[_Option, ...] = (
     _Option(
         "stream",
         "SOURCE",
-        "run every selected model on the frames of a video, a folder of pictures (DIR?frame_rate=30) or a camera (camera:0), besides",
+        "run every selected model on the frames of a video, a folder of pictures (DIR?frame_rate=30) or a camera (camera:0), besides; "
+        "pace, overlap and budget_frames_per_second may follow, as in scene.mp4?overlap=both&pace=frames",
     ),
     _Option(
         "sustained",

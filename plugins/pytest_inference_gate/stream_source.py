@@ -3,8 +3,8 @@ digest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,30 +18,29 @@ if TYPE_CHECKING:
     from .options import Settings
 
 Kind = Literal["video", "folder", "camera"]
-_RATE = "?frame_rate="
+_OVERLAPS: Mapping[str, list[bool]] = {"no": [False], "yes": [True], "both": [False, True]}
+_PACES = ("none", "frames")
 
 
 @dataclass(frozen=True)
 class StreamOption:
-    """What ``--gate-stream`` names: a path or ``camera:NAME``, and the frame rate that came with it, if one did."""
+    """What ``--gate-stream`` names: a path or ``camera:NAME``, and the keys of a card's ``[stream]`` that came with it, if any did."""
 
     source: str
-    frame_rate: float | None = None
+    keys: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str, absolute: Callable[[str], Path]) -> StreamOption:
-        """``camera:0``, ``video.mp4``, ``pictures/?frame_rate=15``. Raises ValueError with the end of a sentence."""
+        """``camera:0``, ``video.mp4``, ``video.mp4?overlap=both&pace=frames``, ``pictures/?frame_rate=15``.
+
+        Raises ValueError with the end of a sentence.
+        """
         if text.startswith(CAMERA):
             if text == CAMERA:
                 raise ValueError("names no camera; expected one such as camera:0")
             return cls(text)
-        name, separator, rate = text.partition(_RATE)
-        try:
-            frame_rate = float(rate) if separator else None
-        except ValueError:
-            frame_rate = 0.0
-        if frame_rate is not None and not 0 < frame_rate <= 1000:
-            raise ValueError("has a frame rate that is no number of more than 0 and at most 1000")
+        name, _, query = text.partition("?")
+        keys = dict(_key(part) for part in query.split("&") if part)
         path = absolute(name)
         try:
             there = path.exists()
@@ -49,9 +48,30 @@ class StreamOption:
             there = False
         if not there:
             raise ValueError("is neither a video, a folder of pictures nor a camera such as camera:0")
-        if path.is_dir() and frame_rate is None:
-            raise ValueError(f"is a folder, which has no clock of its own: give its frame rate, as in {name}{_RATE}30")
-        return cls(str(path), frame_rate)
+        if path.is_dir() and "frame_rate" not in keys:
+            raise ValueError(f"is a folder, which has no clock of its own: give its frame rate, as in {name}?frame_rate=30")
+        return cls(str(path), keys)
+
+
+def _key(part: str) -> tuple[str, Any]:
+    """One ``KEY=VALUE`` behind a source. Raises ValueError with the end of a sentence."""
+    key, _, value = part.partition("=")
+    if key == "overlap" and value in _OVERLAPS:
+        return key, _OVERLAPS[value]
+    if key == "pace" and value in _PACES:
+        return key, value
+    if key in ("frame_rate", "budget_frames_per_second"):
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = 0.0
+        if 0 < rate <= 1000:
+            return key, rate
+        raise ValueError(f"has a {key} that is no number of more than 0 and at most 1000")
+    raise ValueError(
+        f"has {part!r} behind the source; expected frame_rate=30, pace={' or '.join(_PACES)}, overlap={', '.join(_OVERLAPS)} or "
+        "budget_frames_per_second=15"
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +99,7 @@ def stream_settings(card: ModelCard, option: StreamOption | None) -> list[Stream
         kept = section.model_dump() if section is not None else {}
         for name in ("source", "url", "sha256", "member", "frame_rate"):
             kept.pop(name, None)
-        changed: dict[str, Any] = {"source": option.source, "frame_rate": option.frame_rate}
+        changed: dict[str, Any] = {"source": option.source, **option.keys}
         if option.source.startswith(CAMERA):
             changed |= {"pace": "frames", "budget_frames_per_second": None}
         section = StreamSection.model_validate({**kept, **changed})

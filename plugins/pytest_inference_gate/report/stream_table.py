@@ -34,7 +34,8 @@ def stream_lines(run: RunResult, width: int = 100, markup: Markup = no_markup) -
 
 def _figures(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
     shown = [case.stream for case in cases if case.stream is not None]
-    how = "computed from their own times" if any(stream.drops == "computed" for stream in shown) else "really"
+    computed = any(stream.drops == "computed" for stream in shown)
+    how = "in real time, computed from their own times" if computed else "which came at their own times"
     return [
         _Column(
             "frame time",
@@ -50,7 +51,7 @@ def _figures(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
             "dropped",
             "dropped\n%",
             _of(lambda stream: f"{100 * stream.dropped_share:.1f}"),
-            legend=f"dropped: of frames that come at their own times, {how}",
+            legend=f"dropped: of the frames {how}",
         ),
         _Column(
             "age",
