@@ -256,15 +256,24 @@ def load_card(
         *_device_problems(card, backend_infos(known_backends)),
         *_option_problems(card, known_backends),
         *_coverage_problems(card),
+        *limit_problems(card.limits, {precision for known in card.backends.values() for precision in known}),
         *detection_problems(card),
         *measuring_problems(card),
-        *limit_problems(card.limits, {precision for known in card.backends.values() for precision in known}),
         *_scaling_problems(card, extra_scalings),
         *stream_problems(card.stream, card.directory),
     ]
     if problems:
         raise _card_error(path, problems)
     return card
+
+
+def is_calibrated(card: ModelCard, backend: str, precision: str) -> bool:
+    """Whether a conversion to the precision takes the ranges of activations from pictures.
+
+    A .tflite file has the types that it has, and a card can say of TF-TRT that the graph has its ranges in it.
+    """
+    has_ranges = card.checkpoint.format == "tflite" or card.options.of(backend).get("use_calibration") is False
+    return precision in CALIBRATED_PRECISIONS and not has_ranges
 
 
 def load_cards(
@@ -648,7 +657,7 @@ def _backend_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]
                 yield f"{key}[{index}]", _unknown_name(precision, f"precision of {backend}", known)
             elif precision in precisions[:index]:
                 yield f"{key}[{index}]", f"found {precision!r} a second time, expected each precision once"
-            elif precision in CALIBRATED_PRECISIONS and card.calibration is None and card.checkpoint.format != "tflite":
+            elif card.calibration is None and is_calibrated(card, backend, precision):
                 yield (
                     f"{key}[{index}]",
                     f"found {precision!r} but no calibration set; expected a [calibration] table with pictures "

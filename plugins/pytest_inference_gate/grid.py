@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .accuracy import AccuracyFigures
 from .backends import CPU
 from .results import CaseResult
 from .thread_scaling import scaling_key
@@ -13,15 +12,41 @@ from .verdict import Verdict, worst
 from .wording import in_words
 
 WRECKED_DROP = 0.05
-"""A precision that loses so much top-1, as a share of the pictures, wrecks the model..."""
+"""A precision that loses so much top-1, as a share of the pictures, or so much mAP, wrecks the model..."""
 WRECKED_P = 0.01
-"""...if McNemar's test on the pictures lost and won, one-sided, finds no more than this chance of it."""
+"""...if the test of the accuracy's verdict (McNemar's, of a detector the one that swaps pictures) gives that no more chance than this."""
 WRECKED_AGREEMENT = 0.95
 """Without labels: a precision that names the float model's class for fewer of the pictures does."""
 LEAST_GAIN = 1.1
 """More threads that are not so many times as fast gain nothing: medians of a few processes scatter by some per cent."""
 
 _NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a case's predictions are, in shares of 1; None where there was nothing to tell from.
+
+    ``name`` is ``top-1`` or ``mAP``; ``value`` and ``reference`` are what the case and the float model (or the other stack) reach, ``drop``
+    is their difference and ``p`` the chance of it; ``agreement`` is the share of pictures with the reference's class.
+    """
+
+    name: str
+    value: float | None
+    reference: float | None
+    drop: float | None
+    p: float | None
+    agreement: float | None = None
+
+    @classmethod
+    def of(cls, case: CaseResult) -> Score | None:
+        if case.detection is not None:
+            found = case.detection.figures
+            return cls("mAP", found.map, found.reference_map, found.drop, found.drop_p)
+        if case.accuracy is not None:
+            figures = case.accuracy.figures
+            return cls("top-1", figures.top1, figures.reference_top1, figures.drop, figures.mcnemar_p, figures.agreement)
+        return None
 
 
 @dataclass(frozen=True)
@@ -39,10 +64,10 @@ class GridRow:
         return next((case for case in self.cases if case.threads == count), None)
 
     @property
-    def accuracy(self) -> AccuracyFigures | None:
+    def score(self) -> Score | None:
         """The worst of its cases', which the same pictures gave: threads may add in another order, and round otherwise."""
-        known = [case.accuracy.figures for case in self.cases if case.accuracy is not None]
-        return min(known, key=lambda one: (one.top1 or 0.0, one.agreement or 0.0), default=None)
+        known = [score for case in self.cases if (score := Score.of(case)) is not None]
+        return min(known, key=lambda one: (one.value or 0.0, one.agreement or 0.0), default=None)
 
     @property
     def verdict(self) -> Verdict:
@@ -51,12 +76,12 @@ class GridRow:
     @property
     def wrecked(self) -> bool | None:
         """Whether the precision wrecks the model; ``None`` where nothing tells."""
-        figures = self.accuracy
-        if figures is None:
+        score = self.score
+        if score is None:
             return None
-        if figures.drop is not None:
-            return figures.drop >= WRECKED_DROP and (figures.mcnemar_p is None or figures.mcnemar_p <= WRECKED_P)
-        return None if figures.agreement is None else figures.agreement < WRECKED_AGREEMENT
+        if score.drop is not None:
+            return score.drop >= WRECKED_DROP and (score.p is None or score.p <= WRECKED_P)
+        return None if score.agreement is None else score.agreement < WRECKED_AGREEMENT
 
     def gains(self, cores: float | None) -> dict[int, float]:
         """How many times as fast it is as with one thread, by threads; of no more threads than the device has cores."""
@@ -105,12 +130,12 @@ def remarks_across_models(models: Mapping[str, Sequence[GridRow]], name: Name) -
 def _wrecked(rows: Sequence[GridRow], name: Name) -> list[str]:
     known = [row for row in rows if row.wrecked is not None]
     wrecked = [row for row in known if row.wrecked]
-    others = [row.accuracy for row in known if not row.wrecked]
+    others = [row.score for row in known if not row.wrecked]
     if not wrecked:
         return []
     rest = ""
-    drops = [figures.drop for figures in others if figures is not None and figures.drop is not None]
-    shares = [figures.agreement for figures in others if figures is not None and figures.agreement is not None]
+    drops = [score.drop for score in others if score is not None and score.drop is not None]
+    shares = [score.agreement for score in others if score is not None and score.agreement is not None]
     if drops:
         lose = "loses" if len(drops) == 1 else "lose"
         most = f"at most {max(drops):.3f}" if max(drops) > 0 else "nothing"
@@ -121,11 +146,11 @@ def _wrecked(rows: Sequence[GridRow], name: Name) -> list[str]:
 
 
 def _loss(row: GridRow) -> str:
-    figures = row.accuracy
-    assert figures is not None
-    if figures.top1 is not None and figures.reference_top1 is not None:
-        return f"top-1 {figures.reference_top1:.3f} -> {figures.top1:.3f}"
-    return f"the reference's class for {figures.agreement or 0.0:.1%} of the pictures"
+    score = row.score
+    assert score is not None
+    if score.value is not None and score.reference is not None:
+        return f"{score.name} {score.reference:.3f} -> {score.value:.3f}"
+    return f"the reference's class for {score.agreement or 0.0:.1%} of the pictures"
 
 
 def _idle_threads(rows: Sequence[GridRow], name: Name, cores: float | None) -> list[str]:
@@ -136,7 +161,7 @@ def _idle_threads(rows: Sequence[GridRow], name: Name, cores: float | None) -> l
     others = [max(found.values()) for row, found in known if max(found.values()) >= LEAST_GAIN]
     if len(idle) > 1 and not others:
         gained = [gain for _, found in idle for gain in found.values()]
-        return [f"no precision is faster with more threads than with 1 (x{min(gained):.2f} to x{max(gained):.2f})"]
+        return [f"no precision is faster with more threads than with 1 ({_gain_range(gained)})"]
     sentences = []
     for row, found in idle:
         slower = max(found.values()) < 1 / LEAST_GAIN
@@ -144,9 +169,8 @@ def _idle_threads(rows: Sequence[GridRow], name: Name, cores: float | None) -> l
         counts = in_words([str(count) for count in found]).replace(" and ", " or ")
         sentences.append(f"{name(row)}: {counts} threads are {'slower' if slower else 'no faster'} than 1 ({figures})")
     if idle and others:
-        low, high = f"x{min(others):.2f}", f"x{max(others):.2f}"
         gain = "gains" if len(others) == 1 else "gain"
-        sentences[-1] += f"; {_the_others(len(others))} {gain} {low if low == high else f'{low} to {high}'}"
+        sentences[-1] += f"; {_the_others(len(others))} {gain} {_gain_range(others)}"
     return sentences
 
 
@@ -164,6 +188,11 @@ def _enough_threads(rows: Sequence[GridRow], name: Name, cores: float | None) ->
                 enough.setdefault(count, []).append(f"{name(row)} (x{found[count]:.2f}, with {last} x{found[last]:.2f})")
                 break
     return [f"beyond {count} threads little is gained: {', '.join(names)}" for count, names in sorted(enough.items())]
+
+
+def _gain_range(gains: Sequence[float]) -> str:
+    low, high = f"x{min(gains):.2f}", f"x{max(gains):.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _the_others(count: int) -> str:

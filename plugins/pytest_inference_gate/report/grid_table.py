@@ -49,11 +49,10 @@ def grid_lines(run: RunResult, width: int = 100, markup: Markup = no_markup) -> 
 
 
 def _title(model: str, rows: Sequence[GridRow], *, against: bool) -> str:
-    tops = [row.accuracy.reference_top1 for row in rows if row.accuracy is not None and row.accuracy.reference_top1 is not None]
-    reference = "the other stack" if against else "the float model"
-    if not tops or min(tops) != max(tops):
-        return model
-    return f"{model}, of which {reference} has {100 * tops[0]:.2f} % right"
+    scores = [row.score for row in rows if row.score is not None and row.score.reference is not None]
+    known = {f"{score.name} {100 * (score.reference or 0.0):.2f} %" for score in scores}
+    reference = "of the other stack" if against else "in float"
+    return f"{model}, {reference} {known.pop()}" if len(known) == 1 else model
 
 
 def _cores(run: RunResult) -> float | None:
@@ -96,13 +95,9 @@ def _figures(run: RunResult, rows: Sequence[GridRow], threads: Sequence[int]) ->
     reference = "the other stack" if run.mode == "against" else "the float model"
     columns = [
         _Column("size", "size", _size, spare=6),
-        _Column("top-1", "top-1\n%", _top1),
-        _Column(
-            "drop",
-            "drop\npoints",
-            _drop,
-            legend=f"drop: top-1 lost against {reference}, in percentage points",
-        ),
+        _Column("top-1", "top-1\n%", partial(_score, "top-1")),
+        _Column("mAP", "mAP\n%", partial(_score, "mAP")),
+        _Column("drop", "drop\npoints", _drop, legend=f"drop: lost against {reference}, in percentage points"),
         _Column(
             "agreement",
             "agree\n%",
@@ -111,8 +106,8 @@ def _figures(run: RunResult, rows: Sequence[GridRow], threads: Sequence[int]) ->
             legend=f"agree: pictures with {reference}'s class",
         ),
     ]
-    if any(row.accuracy is not None and row.accuracy.top1 is not None for row in rows):
-        columns.pop()  # of labelled pictures top-1 says it
+    if any(row.score is not None and row.score.value is not None for row in rows):
+        columns.pop()  # of labelled pictures the column before says it
     for count in threads:
         columns += _of_threads(run, count, lowest=count == threads[0])
     columns = [column for column in columns if any(column.cell(row) != NOTHING for row in rows)]
@@ -167,18 +162,18 @@ def _size(row: GridRow) -> str:
     return NOTHING if row.first.artifact is None else size_text(row.first.artifact.size_bytes)
 
 
-def _top1(row: GridRow) -> str:
-    top1 = None if row.accuracy is None else row.accuracy.top1
-    return NOTHING if top1 is None else f"{100 * top1:.2f}"
+def _score(name: str, row: GridRow) -> str:
+    value = row.score.value if row.score is not None and row.score.name == name else None
+    return NOTHING if value is None else f"{100 * value:.2f}"
 
 
 def _drop(row: GridRow) -> str:
-    drop = None if row.accuracy is None else row.accuracy.drop
+    drop = None if row.score is None else row.score.drop
     return NOTHING if drop is None else f"{round(100 * drop, 2) + 0.0:.2f}"
 
 
 def _agreement(row: GridRow) -> str:
-    agreement = None if row.accuracy is None else row.accuracy.agreement
+    agreement = None if row.score is None else row.score.agreement
     return NOTHING if agreement is None else f"{100 * agreement:.2f}"
 
 
