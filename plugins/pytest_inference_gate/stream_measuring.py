@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .agent.telemetry import telemetry_wish
 from .agent_role import AgentRole
 from .artifacts import StoredArtifact
 from .cases import Case
 from .preparation import load_arguments
 from .results import Replicate
 from .stream_results import StreamRecord
-from .sweep import Plan, runtime_coverage, telemetry_wish
+from .sweep import Plan, runtime_coverage
 
 if TYPE_CHECKING:
     from .agent_process import AgentProcess
