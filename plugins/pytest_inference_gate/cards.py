@@ -502,7 +502,7 @@ def _checkpoint_problems(checkpoint: Checkpoint) -> Iterable[Problem]:
 
 _EXAMPLES = ("keras.applications.MobileNetV2", "torchvision.models.mobilenet_v2")
 _WEIGHT_ARGUMENTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
-_TORCH_BACKENDS = ("torch", "torch2trt")
+_TORCH_BACKENDS = ("torch", "torch2trt", "onnxruntime", "tensorrt")
 
 
 def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
@@ -524,8 +524,8 @@ def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
         if backend in BACKENDS and backend not in _TORCH_BACKENDS:
             yield (
                 _dotted(("backends", backend)),
-                f"found a backend that takes no architecture of torchvision, expected {' or '.join(_TORCH_BACKENDS)}; "
-                "others take the model as an ONNX file",
+                f"found a backend that takes no architecture of torchvision, expected {', '.join(_TORCH_BACKENDS)}; "
+                "those of TensorFlow read no checkpoint of PyTorch",
             )
 
 

@@ -131,7 +131,7 @@ def test_half_floats_are_for_the_gpu() -> None:
         ({}, [], "PyTorch is not installed"),
         ({"torch": "2.11.0+cu130"}, [], "neither onnx nor torchvision is installed"),
         ({"torch": "2.11.0", "onnx": "1.23.0"}, ["onnx"], ""),
-        ({"torch": "2.11.0", "torchvision": "0.26.0"}, ["seeded", "torch_weights"], ""),
+        ({"torch": "2.11.0", "torchvision": "0.26.0"}, ["torch_weights", "seeded_torchvision"], ""),
         (
             {"torch": "2.11.0", "onnx": "1.23", "tf2onnx": "1.17", "tensorflow-cpu": "2.21"},
             ["onnx", "keras", "keras_weights", "seeded", "saved_model", "tf1_checkpoint", "frozen_graph"],

@@ -17,7 +17,7 @@ from .failures import BuildError, LoadError, Unsupported, sentence_of
 
 SCHEMA = "inference-gate-torch/1"
 MODEL, WEIGHTS = "model.json", "weights.npz"
-ARCHITECTURES = "torchvision.models."
+ARCHITECTURES = onnx_sources.ARCHITECTURES_OF_TORCHVISION
 OLDEST_SAFE = (2, 6)
 """Releases before this one run code from a file even where they are told to read weights alone (CVE-2025-32434)."""
 
@@ -30,7 +30,7 @@ def formats(packages):
     """The source formats that can become modules with these distributions."""
     found = onnx_sources.formats(packages) if packages.get("onnx") else []
     if packages.get("torchvision"):
-        found = found + [name for name in ("seeded", "torch_weights") if name not in found]
+        found = found + [name for name in onnx_sources.FORMATS_OF_TORCHVISION if name not in found]
     return found
 
 
@@ -39,11 +39,6 @@ def converter_versions(packages):
     versions = dict(onnx_sources.converter_versions(packages))
     versions.update((name, packages.get(name, "")) for name in ("torch", "torchvision"))
     return {name: value for name, value in versions.items() if value}
-
-
-def is_of_torchvision(source):
-    # type: (Dict[str, Any]) -> bool
-    return str((source.get("architecture") or {}).get("function", "")).startswith(ARCHITECTURES)
 
 
 def save(torch, request, progress):
@@ -56,7 +51,7 @@ def save(torch, request, progress):
         "torch": str(torch.__version__),
         "input": {"shape": shape, "dtype": request["input"]["dtype"]},
     }  # type: Dict[str, Any]
-    if is_of_torchvision(source):
+    if onnx_sources.is_of_torchvision(source):
         weights, versions = _of_torchvision(torch, request, document, progress)
     elif source["format"] == "torch_weights":
         raise BuildError("a checkpoint of the format torch_weights needs an architecture in %s" % ARCHITECTURES.rstrip("."))
@@ -151,6 +146,15 @@ def build(torch, document, weights):
 
 def _of_torchvision(torch, request, document, progress):
     # type: (Any, Dict[str, Any], Dict[str, Any], Callable[[str], None]) -> Tuple[Dict[str, Any], Dict[str, str]]
+    module, version = torchvision_module(torch, request, progress)
+    document.update(kind="torchvision", architecture=request["source"]["architecture"], torchvision=version)
+    weights = {name: _array(torch, name, tensor) for name, tensor in module.state_dict().items()}
+    return weights, {"torchvision": version}
+
+
+def torchvision_module(torch, request, progress):
+    # type: (Any, Dict[str, Any], Callable[[str], None]) -> Tuple[Any, str]
+    """The architecture of ``request`` with its weights, in float32 on the CPU and in evaluation mode; and torchvision's version."""
     source = request["source"]
     if request["input"]["layout"] != "nchw":
         raise BuildError("the models of torchvision take channels first: the card needs input.layout = 'nchw'")
@@ -167,9 +171,7 @@ def _of_torchvision(torch, request, document, progress):
         _load(module, state_dict(torch, source["path"]), source["architecture"]["function"])
     else:
         raise Unsupported("an architecture of torchvision takes no checkpoint of the format %r" % source["format"])
-    document.update(kind="torchvision", architecture=source["architecture"], torchvision=version)
-    weights = {name: _array(torch, name, tensor) for name, tensor in module.state_dict().items()}
-    return weights, {"torchvision": version}
+    return module, version
 
 
 def _construct(torch, architecture):

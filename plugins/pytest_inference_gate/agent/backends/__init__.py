@@ -37,15 +37,17 @@ BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "edgetpu", "tensorrt", "tftrt
 # What a conversion or a prediction is made with, besides the backend's own file.
 SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_device.py", "tensorflow_sources.py")
 
-_OF_TORCH = (
+# From any checkpoint to a float ONNX, and to a module of PyTorch: each is made by way of the other.
+_OF_ONNX_AND_TORCH = (
     "cuda_device.py",
     "onnx_sources.py",
     "onnx_to_torch.py",
     "torch_device.py",
     "torch_graphs.py",
     "torch_models.py",
-    "torch_runner.py",
+    "torch_to_onnx.py",
 )
+_OF_TORCH = _OF_ONNX_AND_TORCH + ("torch_runner.py",)
 
 # The modules beside it in which a backend keeps more of its code.
 OWN_MODULES = {
@@ -56,16 +58,9 @@ OWN_MODULES = {
         "tflite_file.py",
         "tflite_nodes.py",
     ),
-    "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
+    "onnxruntime": _OF_ONNX_AND_TORCH + ("onnx_precision.py",),
     "tflite": ("tflite_file.py", "tflite_nodes.py"),
-    "tensorrt": (
-        "cuda_device.py",
-        "engine_origin.py",
-        "onnx_precision.py",
-        "onnx_sources.py",
-        "pycuda_device.py",
-        "tensorrt_api.py",
-    ),
+    "tensorrt": _OF_ONNX_AND_TORCH + ("engine_origin.py", "onnx_precision.py", "pycuda_device.py", "tensorrt_api.py"),
     "tftrt": (
         "cuda_device.py",
         "engine_origin.py",
