@@ -64,6 +64,7 @@ class _Materials:
             "source": {**described, "path": source},
             "input": _input_settings(case),
             "calibration": None if self.calibration is None else put(self.calibration.path),
+            **_task(case),
         }
 
 
@@ -367,9 +368,23 @@ def artifact_model(artifact: StoredArtifact) -> Path:
 
 
 def _not_default(case: Case) -> dict[str, Any]:
-    """Device and options, which are ingredients of an artifact only where they are not those of most."""
+    """Device, options and task, which are ingredients of an artifact only where they are not those of most."""
     device, options = agent_device(case.device), case.options
-    return {**({"device": device} if device != "cpu" else {}), **({"options": options} if options else {})}
+    return {**({"device": device} if device != "cpu" else {}), **({"options": options} if options else {}), **_task(case)}
+
+
+def _task(case: Case) -> dict[str, Any]:
+    return {"task": case.card.task} if case.card.task != "classification" else {}
+
+
+def predict_arguments(case: Case, inputs: str, outputs: str) -> dict[str, Any]:
+    """What an agent's ``predict`` wants: of a detection model all outputs, in an ``.npz``, of others the one, in an ``.npy``."""
+    return {"inputs": inputs, "outputs": outputs, **({"all_outputs": True} if case.card.task == "detection" else {})}
+
+
+def predictions_name(case: Case, stem: str) -> str:
+    """The name of the file that the predictions of the case go into."""
+    return f"{stem}.npz" if case.card.task == "detection" else f"{stem}.npy"
 
 
 def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], str] = str) -> dict[str, Any]:
@@ -391,4 +406,5 @@ def load_request(case: Case, model: str | None) -> dict[str, Any]:
         "device": agent_device(case.device),
         "options": case.options,
         "input": _input_settings(case),
+        **_task(case),
     }
