@@ -7,6 +7,7 @@ run, which may have other devices.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from .coverage import Coverage, MalformedCoverage, converter_coverage
 from .devices import Condition
 from .errors import GateError
 from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
+from .label_count import check_loaded, check_values
 from .machine_watch import MachineWatch
 from .outcome import Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
@@ -326,13 +328,14 @@ class DeviceRun:
         target = role.target
         there = target.place_for(found)
         with role.start(log_name) as agent:
-            agent.load(load_arguments(case, artifact, target.put))
+            check_loaded(case, agent.load(load_arguments(case, artifact, target.put)))
             coverage = runtime_coverage(agent.predict({"inputs": target.put(inputs.path), "outputs": there}), "predict")
         if coverage is not None:
             told.append(coverage)
         target.fetch(there, found)
         predictions: numpy.ndarray[Any, Any] = numpy.load(found, allow_pickle=False)
         found.unlink()
+        check_values(case, math.prod(predictions.shape[1:]), "predict")
         return predictions
 
     def _metric(self, name: str, predictions: numpy.ndarray[Any, Any], labels: numpy.ndarray[Any, Any] | None) -> float:

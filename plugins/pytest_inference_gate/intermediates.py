@@ -17,8 +17,8 @@ from .source_formats import source_format
 
 @dataclass(frozen=True)
 class Intermediate:
-    """A ``format`` of checkpoints that ``backend`` makes, in float; ``takes`` is what has to be installed for that, and ``takes_of_torchvision``
-    where the architecture is one of torchvision."""
+    """A ``format`` of checkpoints that ``backend`` makes, in float; ``takes`` is what has to be installed for that, and
+    ``takes_of_torchvision`` where the architecture is one of torchvision."""
 
     format: str
     backend: str
@@ -69,8 +69,8 @@ def choose_intermediate(case: Case, builder: AgentRole, converter: AgentRole) ->
     else:
         intermediate, reason = reasons[0]
         message = (
-            f"{there}, but from {intermediate.format}, which cannot be made of it: {reason}; install {intermediate.needs(case)} where models are"
-            " converted, or name another Python with --gate-convert-with"
+            f"{there}, but from {intermediate.format}, which cannot be made of it: {reason}; install {intermediate.needs(case)} where"
+            " models are converted, or name another Python with --gate-convert-with"
         )
     raise StageFailed(Outcome("unsupported", "convert", message))
 
@@ -84,7 +84,9 @@ def choose_portable(case: Case, converter: AgentRole) -> Intermediate | None:
     source = source_format(case.card.checkpoint)
     if info is None or not info.portable_sources or source in info.portable_sources:
         return None
-    if case.backend in _READ_TORCHVISION and _is_of_torchvision(case):  # as it is: the board has torchvision, or cannot do without
+    if case.backend in _READ_TORCHVISION and _is_of_torchvision(
+        case
+    ):  # as it is: the board has torchvision, or cannot do without
         return None
     intermediate = next(one for one in INTERMEDIATES if one.format in info.portable_sources)
     try:

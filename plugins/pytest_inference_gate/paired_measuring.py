@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .agent_role import AgentRole
 from .artifacts import StoredArtifact
 from .cases import Case
+from .label_count import check_loaded
 from .outcome import Outcome, StageFailed
 from .preparation import PreparedInputs, load_arguments
 from .results import Replicate
@@ -125,6 +126,7 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
                 agent = agents[is_candidate] = side.role.start(f"{log_name}.{names[is_candidate]}")
                 put = side.role.target.put
                 loaded = agent.load(load_arguments(side.case, side.artifact, put))
+                check_loaded(side.case, loaded)
                 inputs = put(side.inputs.path)
                 warmed[is_candidate] = measure_loaded(agent, inputs, warm_up, loaded["seconds"], pictures=pictures)
         rounds = blocks.rounds_of(max(one.median for one in warmed.values()), pictures)

@@ -1,5 +1,5 @@
-"""Every kind of checkpoint as one ONNX file in float: TensorFlow checkpoints by tf2onnx, architectures of torchvision by PyTorch's own exporter,
-ONNX files as they are."""
+"""Every kind of checkpoint as one ONNX file in float: TensorFlow checkpoints by tf2onnx, architectures of torchvision by PyTorch's own
+exporter, ONNX files as they are."""
 
 import os
 import shutil
@@ -18,9 +18,7 @@ def formats(packages):
     """The source formats that can become ONNX with these distributions."""
     from_tensorflow = sources.installed_version(packages) and packages.get("tf2onnx") and packages.get("onnx")
     from_torch = packages.get("torch") and packages.get("torchvision") and packages.get("onnx")
-    return (
-        ["onnx"] + (list(sources.FORMATS) if from_tensorflow else []) + (list(FORMATS_OF_TORCHVISION) if from_torch else [])
-    )
+    return ["onnx"] + (list(sources.FORMATS) if from_tensorflow else []) + (list(FORMATS_OF_TORCHVISION) if from_torch else [])
 
 
 def converter_versions(packages):

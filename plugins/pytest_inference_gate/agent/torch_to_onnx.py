@@ -34,7 +34,9 @@ def export(request, destination, progress):
             torch.onnx.export(module, example, destination, input_names=[INPUT], output_names=[OUTPUT], **keywords)
     except (RuntimeError, ValueError, TypeError) as error:  # its own errors are of the first kind
         name = request["source"]["architecture"]["function"]
-        raise BuildError("torch %s cannot export %s to ONNX: %s" % (torch.__version__, name, sentence_of(error).rstrip(".")[:300]))
+        raise BuildError(
+            "torch %s cannot export %s to ONNX: %s" % (torch.__version__, name, sentence_of(error).rstrip(".")[:300])
+        )
     if not os.path.isfile(destination):
         raise BuildError("torch %s exported no ONNX file" % torch.__version__)
     return dict(more, torch=str(torch.__version__), torchvision=version, opset=str(keywords["opset_version"]))
