@@ -10,15 +10,35 @@ from .failures import Unsupported
 
 OPSET = 17
 ARCHITECTURES_OF_TORCHVISION = "torchvision.models."
-FORMATS_OF_TORCHVISION = ("torch_weights", "seeded_torchvision")  # the second is seeded, with an architecture of torchvision
+OLDEST_SAFE_TORCH = (2, 6)
+"""Releases before this one run code from a file even where they are told to read weights alone (CVE-2025-32434)."""
 
 
 def formats(packages):
     # type: (Dict[str, str]) -> List[str]
     """The source formats that can become ONNX with these distributions."""
     from_tensorflow = sources.installed_version(packages) and packages.get("tf2onnx") and packages.get("onnx")
-    from_torch = packages.get("torch") and packages.get("torchvision") and packages.get("onnx")
-    return ["onnx"] + (list(sources.FORMATS) if from_tensorflow else []) + (list(FORMATS_OF_TORCHVISION) if from_torch else [])
+    from_torch = formats_of_torchvision(packages) if packages.get("onnx") else []
+    return ["onnx"] + (list(sources.FORMATS) if from_tensorflow else []) + from_torch
+
+
+def formats_of_torchvision(packages):
+    # type: (Dict[str, str]) -> List[str]
+    """The source formats whose architecture is one of torchvision that can be read with these distributions.
+
+    ``seeded_torchvision`` is ``seeded`` with such an architecture. An old release of PyTorch reads no files, so that something else is
+    made of them elsewhere.
+    """
+    if not packages.get("torch") or not packages.get("torchvision"):
+        return []
+    return ["seeded_torchvision"] + (["torch_weights"] if release_of(packages["torch"]) >= OLDEST_SAFE_TORCH else [])
+
+
+def release_of(version):
+    # type: (str) -> Tuple[int, ...]
+    """``(2, 11)`` of ``2.11.0a0+cu130``."""
+    parts = version.split("+")[0].split(".")[:2]
+    return tuple(int("".join(letter for letter in part if letter.isdigit()) or 0) for part in parts)
 
 
 def converter_versions(packages):

@@ -18,8 +18,7 @@ from .failures import BuildError, LoadError, Unsupported, sentence_of
 SCHEMA = "inference-gate-torch/1"
 MODEL, WEIGHTS = "model.json", "weights.npz"
 ARCHITECTURES = onnx_sources.ARCHITECTURES_OF_TORCHVISION
-OLDEST_SAFE = (2, 6)
-"""Releases before this one run code from a file even where they are told to read weights alone (CVE-2025-32434)."""
+OLDEST_SAFE = onnx_sources.OLDEST_SAFE_TORCH
 
 WEIGHT_ARGUMENTS = ("pretrained", "pretrained_backbone", "weights", "weights_backbone")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -29,9 +28,19 @@ def formats(packages):
     # type: (Dict[str, str]) -> List[str]
     """The source formats that can become modules with these distributions."""
     found = onnx_sources.formats(packages) if packages.get("onnx") else []
-    if packages.get("torchvision"):
-        found = found + [name for name in onnx_sources.FORMATS_OF_TORCHVISION if name not in found]
-    return found
+    return found + [name for name in onnx_sources.formats_of_torchvision(packages) if name not in found]
+
+
+def conversion_reason(packages):
+    # type: (Dict[str, str]) -> str
+    """Why a state dict is not read here, where that is for the age of PyTorch; empty otherwise."""
+    version = packages.get("torch", "")
+    if not version or not packages.get("torchvision") or onnx_sources.release_of(version) >= OLDEST_SAFE:
+        return ""
+    return (
+        "torch %s cannot read a .pth file without running what is in it: convert with torch %d.%d or later (--gate-convert-with)"
+        % ((version,) + OLDEST_SAFE)
+    )
 
 
 def converter_versions(packages):
@@ -211,7 +220,7 @@ def _construct(torch, architecture):
 def state_dict(torch, path):
     # type: (Any, str) -> Dict[str, Any]
     """The tensors by name in a ``.pth`` or ``.pt`` file. A pickle can run any program, so only one that holds weights alone is read."""
-    if _release(torch) < OLDEST_SAFE:
+    if onnx_sources.release_of(str(torch.__version__)) < OLDEST_SAFE:
         raise Unsupported(
             "torch %s cannot read %s without running what is in it: convert with torch %d.%d or later (--gate-convert-with)"
             % ((torch.__version__, os.path.basename(path)) + OLDEST_SAFE)
@@ -238,12 +247,6 @@ def state_dict(torch, path):
     prefix = "module."  # of a model that was trained on several GPUs
     whole = all(str(name).startswith(prefix) for name in content)
     return {str(name)[len(prefix) if whole else 0 :]: tensor for name, tensor in content.items()}
-
-
-def _release(torch):
-    # type: (Any) -> Tuple[int, ...]
-    parts = str(torch.__version__).split("+")[0].split(".")[:2]
-    return tuple(int("".join(letter for letter in part if letter.isdigit()) or 0) for part in parts)
 
 
 def _reason(error):
