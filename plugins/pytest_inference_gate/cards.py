@@ -257,8 +257,8 @@ def load_card(
         *_device_problems(card, backend_infos(known_backends)),
         *_option_problems(card, known_backends),
         *_coverage_problems(card),
-        *measuring_problems(card),
         *detection_problems(card),
+        *measuring_problems(card),
         *_scaling_problems(card, extra_scalings),
     ]
     if problems:

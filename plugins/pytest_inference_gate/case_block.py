@@ -48,6 +48,7 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         "peak_rss_bytes": result.peak_rss_bytes,
         "artifact": asdict(result.artifact) if result.artifact else None,
         "accuracy": asdict(result.accuracy.figures) if result.accuracy else None,
+        **({"detection": asdict(result.detection.figures)} if result.detection else {}),
         "builds": build_names(record.builds) if record.wanted_builds is not None else [],
         "replicate_builds": list(latency.replicate_builds),
         "coverage": result.coverage.found.as_dict() if result.coverage and result.coverage.found else None,

@@ -11,6 +11,7 @@ import pytest
 from . import benchmark_adapter
 from .accuracy import AccuracyFigures
 from .case_block import case_block
+from .detection_accuracy import DetectionFigures
 from .judging import CaseRecord
 from .report import messages
 from .report.plots import can_show
@@ -62,9 +63,10 @@ class Messages:
         )
 
     def accuracy(self, result: CaseResult) -> str:
-        assert result.accuracy is not None
+        judged = result.accuracy or result.detection
+        assert judged is not None
         return messages.accuracy_failure_message(
-            result, result.accuracy.decision, self._software_changes, reproduce=self._reproduce, paired=self._paired
+            result, judged.decision, self._software_changes, reproduce=self._reproduce, paired=self._paired
         )
 
     def coverage(self, result: CaseResult) -> str:
@@ -121,11 +123,15 @@ class _Check:
 
 
 class AccuracyCheck(_Check):
-    """``figures`` are ``None`` where the case did not come so far."""
+    """``figures`` are those of a classifier, ``detection`` those of a detector; ``None`` where the case did not come so far."""
 
     @property
     def figures(self) -> AccuracyFigures | None:
         return self.result.accuracy.figures if self.result.accuracy else None
+
+    @property
+    def detection(self) -> DetectionFigures | None:
+        return self.result.detection.figures if self.result.detection else None
 
     def check(self) -> None:
         """End the test as the verdict on accuracy demands; do nothing where the case is accurate enough.
@@ -134,9 +140,10 @@ class AccuracyCheck(_Check):
         """
         __tracebackhide__ = True
         self._end_for_outcome()
-        if self.result.accuracy is None:
+        judged = self.result.accuracy or self.result.detection
+        if judged is None:
             raise ValueError("accuracy was not judged for this case")
-        self._end(self.result.accuracy.verdict, self._messages.accuracy)
+        self._end(judged.verdict, self._messages.accuracy)
         if self.result.latency is None:
             self._end_for_coverage()
 

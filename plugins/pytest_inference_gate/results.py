@@ -13,6 +13,7 @@ from .backends import CPU
 from .cases import Case
 from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
+from .detection_accuracy import DetectionFigures
 from .device_telemetry import TelemetryResult
 from .outcome import OK, Outcome
 from .percentiles import percentile
@@ -159,6 +160,19 @@ class AccuracyResult:
 
 
 @dataclass(frozen=True)
+class DetectionResult:
+    """The accuracy of a detector. ``metrics`` holds those that a user's own suite adds, by name."""
+
+    figures: DetectionFigures
+    decision: AccuracyDecision
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.decision.verdict
+
+
+@dataclass(frozen=True)
 class CoverageResult:
     """How much of the model runs on its accelerator: the least that one of its builds or processes showed.
 
@@ -200,6 +214,7 @@ class CaseResult:
     for most cases; ``device`` is the marker of the kind of device that it runs on; ``nodeids`` are the tests that were about this case.
     ``board`` is the name of the device among several, as in ``DeviceResult.name``.
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
+    ``accuracy`` is that of a classifier, ``detection`` that of a detector.
     ``published``: what others measured on such a board, which has no say in any verdict.
     """
 
@@ -217,6 +232,7 @@ class CaseResult:
     outcome: Outcome = OK
     latency: LatencyResult | None = None
     accuracy: AccuracyResult | None = None
+    detection: DetectionResult | None = None
     artifact: ArtifactResult | None = None
     coverage: CoverageResult | None = None
     peak_rss_bytes: int | None = None

@@ -12,7 +12,8 @@ from pytest_inference_gate.cards import ModelCard, load_card
 from pytest_inference_gate.cases import Case, tolerance_for
 from pytest_inference_gate.detection_card import detection_settings
 from pytest_inference_gate.errors import CardError
-from pytest_inference_gate.preparation import load_request, predict_arguments, predictions_name
+from pytest_inference_gate.predictions import predict_arguments, predictions_name
+from pytest_inference_gate.preparation import load_request
 
 POSTPROCESSED = 'kind = "postprocessed", outputs = { boxes = 0, classes = 1, scores = 2, count = 3 }, first_class = 1'
 RAW = 'kind = "raw", outputs = { boxes = 0, scores = 1 }'

@@ -14,6 +14,7 @@ from ..results import AccuracyResult, CaseResult, CoverageResult, LatencyResult
 from ..sequential import MOST
 from ..verdict import Verdict
 from .advice import ONE_ROLE, latency_next_step
+from .detections import detection_rows
 from .pictures import picture_rows
 from .plots import durations_plot, ratios_plot
 from .terminal import energy_change, millijoules, milliseconds, ratio_text
@@ -120,6 +121,8 @@ def accuracy_failure_message(
     lines = [f"{case.name} is {_words(decision.verdict)}: {decision.reason}"]
     if case.accuracy is not None:
         lines += _figures(case.accuracy, decision, paired=paired)
+    if case.detection is not None:
+        lines += detection_rows(case.detection, decision, paired=paired)
     lines += _changes(software_changes, paired=paired)
     advice = _ACCURACY_NEXT_PAIRED if paired else _ACCURACY_NEXT
     lines += _next(next_step or advice.get(decision.verdict))
