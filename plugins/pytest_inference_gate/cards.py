@@ -268,6 +268,15 @@ def load_card(
     return card
 
 
+def is_calibrated(card: ModelCard, backend: str, precision: str) -> bool:
+    """Whether a conversion to the precision takes the ranges of activations from pictures.
+
+    A .tflite file has the types that it has, and a card can say of TF-TRT that the graph has its ranges in it.
+    """
+    has_ranges = card.checkpoint.format == "tflite" or card.options.of(backend).get("use_calibration") is False
+    return precision in CALIBRATED_PRECISIONS and not has_ranges
+
+
 def load_cards(
     directory: Path,
     known_backends: KnownBackends = BACKENDS,
@@ -670,7 +679,7 @@ def _backend_problems(card: ModelCard, known_backends: Mapping[str, BackendInfo]
                 yield f"{key}[{index}]", _unknown_name(precision, f"precision of {backend}", known)
             elif precision in precisions[:index]:
                 yield f"{key}[{index}]", f"found {precision!r} a second time, expected each precision once"
-            elif precision in CALIBRATED_PRECISIONS and card.calibration is None and card.checkpoint.format != "tflite":
+            elif card.calibration is None and is_calibrated(card, backend, precision):
                 yield (
                     f"{key}[{index}]",
                     f"found {precision!r} but no calibration set; expected a [calibration] table with pictures "

@@ -208,6 +208,7 @@ class GateSession:
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[test_id])
         covered = {test_id: result.coverage.decision for test_id, result in self.results.items() if result.coverage is not None}
         self.notices += coverage_notices(covered)
+        self.notices += [f"{result.name}: {remark}" for result in self.results.values() for remark in result.build_remarks]
         for gate in self.devices:
             self.notices += gate.machine_remarks(of_device[gate.device.name].values())
             self.notices += gate.left_open(of_device[gate.device.name].values())
@@ -419,6 +420,8 @@ class GateSession:
             terminalreporter.write_line(line)
         if self._run_result is None:
             return
+        if not self._prepared and self._run_result.exit_status == pytest.ExitCode.USAGE_ERROR:
+            return  # pytest has said what is wrong, and "no case ran" would send the user elsewhere
         from .report.tables import table_named
         from .report.terminal import summary_lines
 

@@ -126,6 +126,8 @@ def parse_target(text: str) -> SshAddress | BundleAddress:
     try:
         if text.startswith(PREFIX):
             return BundleAddress.parse(text)
+        if text == text.strip() and not text.startswith("ssh:"):
+            raise ValueError(f"is neither ssh://user@board nor {PREFIX}FILE.results.zip")
         return SshAddress.parse(text)
     except ValueError as error:
         raise _BadValue(str(error)) from None

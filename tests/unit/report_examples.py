@@ -10,6 +10,7 @@ from statistics import median
 import numpy
 
 from pytest_inference_gate.accuracy import OTHER_STACK, AccuracyFigures, compare_predictions, judge_accuracy
+from pytest_inference_gate.build_results import NodeCounts
 from pytest_inference_gate.coverage import Coverage, OperationElsewhere, judge_coverage
 from pytest_inference_gate.decision import correct_for_family, decide
 from pytest_inference_gate.detection_accuracy import ClassPrecision, DetectionDemands, DetectionFigures, judge_detections
@@ -109,7 +110,9 @@ def measured(
     )
     case.latency = latency(factor, compared=compared)
     case.accuracy = accuracy(lost)
-    case.artifact = ArtifactResult(digest=f"{name}{precision}", size_bytes=41_234, convert_seconds=1.5, cached=True)
+    case.artifact = ArtifactResult(
+        digest=f"{name}{precision}", size_bytes=41_234, convert_seconds=1.5, cached=True, nodes=NodeCounts(40, 12)
+    )
     case.peak_rss_bytes = 123_456_789
     if case.latency.verdict is not None:
         case.conclude(case.latency.verdict, case.latency.reason)

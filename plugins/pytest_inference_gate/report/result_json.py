@@ -264,6 +264,10 @@ def _artifact(artifact: ArtifactResult) -> dict[str, Any]:
         "size_bytes": artifact.size_bytes,
         "convert_seconds": artifact.convert_seconds,
         "cached": artifact.cached,
+        "nodes": None
+        if artifact.nodes is None
+        else {"before": artifact.nodes.before, "after": artifact.nodes.after, "converted": artifact.nodes.converted},
+        "engines": artifact.engines,
     }
 
 
