@@ -21,20 +21,20 @@ from pytest_inference_gate.zoo import fetch_checkpoint
 
 RECIPE = Path(__file__).parent.parent.parent / "models" / "tf_flowers" / "fine_tune.py"
 FLOWERS = ("daisy", "roses", "tulips")
-# The recipe with one network of keras.applications that learns in seconds. Then, on a network that has a normalization too, both phases
-# that one with ImageNet's weights goes through: in one process, since TensorFlow takes longer to import than all of this to run.
+# The recipe with its small network for smaller pictures. Then one of keras.applications is built, and both phases that it would go through
+# are gone through by a network that has a normalization too: all in one process, since TensorFlow takes longer to import than to do it.
 SMALL = f"""
 import sys
 sys.path.insert(0, {str(RECIPE.parent)!r})
 import fine_tune
-fine_tune.NETWORKS["flowers_small"] = fine_tune.Network(
-    "A narrow MobileNet", 32, "minus_one_to_one", "MobileNet", {{"alpha": 0.25}}
-)
+fine_tune.NETWORKS["flowers_small"] = fine_tune.Network("A small CNN", 16, "zero_to_one", None)
 if fine_tune.main(sys.argv[1:]):
     sys.exit(1)
 
 import keras, numpy
 from keras import layers
+narrow = fine_tune.Network("A narrow MobileNet", 32, "minus_one_to_one", "MobileNet", {{"alpha": 0.25}}).build(3, None)
+assert narrow.input_shape == (None, 32, 32, 3) and narrow.output_shape == (None, 3)
 random = numpy.random.default_rng(0)
 labels = numpy.arange(40) % 2
 pictures = (random.random((40, 4, 4, 3)) + labels[:, None, None, None]).astype("float32")
