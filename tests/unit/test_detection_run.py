@@ -16,6 +16,7 @@ from pytest_inference_gate.errors import EvaluationDataError
 from pytest_inference_gate.preparation import PreparedInputs
 
 PICTURES = 8
+OUTPUTS = "{ boxes = 0, classes = 1, scores = 2 }"
 INPUTS = PreparedInputs(Path("inputs.npy"), "digest", PICTURES, None, tuple(f"{number}.png" for number in range(PICTURES)))
 
 
@@ -27,7 +28,7 @@ task = "detection"
 checkpoint = {{ format = "tflite", file = "scenes.tflite" }}
 input = {{ shape = [8, 8, 3] }}
 labels = {{ count = 2 }}
-detection = {{ kind = "postprocessed", outputs = {{ boxes = 0, classes = 1, scores = 2 }}, first_class = {first_class}, matching_score = 0.4 }}
+detection = {{ kind = "postprocessed", outputs = {OUTPUTS}, first_class = {first_class}, matching_score = 0.4 }}
 evaluation = {{ file = "scenes", annotations = "scenes.json", map = 0.7 }}
 tolerance = {{ matched = 0.9, by_precision = {{ int8 = {{ map_drop = 0.05, matched = 0.8 }} }} }}
 backends = {{ tflite = ["fp32", "int8"] }}
