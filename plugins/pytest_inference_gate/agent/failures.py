@@ -12,6 +12,7 @@ _SAYS_NOTHING = re.compile(r"Graph execution error:$|Detected at node .*|File \"
 # How the stages fail where nothing more exact is known.
 KIND_BY_VERB = {
     "probe": "run_error",
+    "describe": "load_error",
     "convert": "build_error",
     "load": "load_error",
     "predict": "run_error",

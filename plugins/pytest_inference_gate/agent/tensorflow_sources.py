@@ -171,7 +171,12 @@ def _keras_configuration(path):
 
 def _keras(tf, request):
     # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], Any]]
-    path = request["source"]["path"]
+    return _of_model(tf, read_keras(tf, request["source"]["path"])[0])
+
+
+def read_keras(tf, path):
+    # type: (Any, str) -> Tuple[Any, Any]
+    """The whole model in the Keras file at ``path``, and its configuration as JSON says it."""
     is_archive = zipfile.is_zipfile(path)
     configuration = _keras_configuration(path)
     if configuration is None:
@@ -184,8 +189,7 @@ def _keras(tf, request):
     if is_archive:
         options["safe_mode"] = True
     with _Named(path, ".keras" if is_archive else ".h5") as named:
-        model = tf.keras.models.load_model(named, **options)
-    return _of_model(tf, model)
+        return tf.keras.models.load_model(named, **options), configuration
 
 
 def _of_model(tf, model):
@@ -417,7 +421,7 @@ def _saved_model(tf, request):
     model = tf.saved_model.load(directory)
     if not model.signatures:
         raise BuildError("the SavedModel has no signature: export it with one, as model.export of Keras does")
-    signature = model.signatures[_signature_key(model.signatures)]
+    signature = model.signatures[signature_key(model.signatures)]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     input_name = _member(_one(sorted(inputs), source.get("inputs") or [], "input"), inputs, "input")
     output_name = _member(_one(sorted(outputs), source.get("outputs") or [], "output"), outputs, "output")
@@ -429,7 +433,7 @@ def _saved_model(tf, request):
     return model, call
 
 
-def _signature_key(signatures):
+def signature_key(signatures):
     # type: (Any) -> str
     names = sorted(name for name in signatures if not name.startswith("__"))
     return SIGNATURE if SIGNATURE in names else _one(names, [], "signature")
@@ -452,7 +456,7 @@ def _tf1_saved_model(tf, directory, source):
         meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], directory)
         if not meta_graph.signature_def:
             raise BuildError("the SavedModel has no signature: export it with one, as simple_save of TensorFlow 1 does")
-        signature = meta_graph.signature_def[_signature_key(meta_graph.signature_def)]
+        signature = meta_graph.signature_def[signature_key(meta_graph.signature_def)]
         tensors = []
         for end, wanted, what in (
             (signature.inputs, source.get("inputs"), "input"),
