@@ -7,6 +7,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,14 +112,18 @@ def _report(made: Made) -> list[str]:
     lines = [*made.findings, ""]
     for what, paths in (("wrote", made.written.new), ("replaced", made.written.replaced), ("unchanged", made.written.same)):
         if paths:
-            lines.append(f"{what} in {made.folder}: {_shortened(paths)}")
+            lines.append(f"{what} in {made.folder}: {', '.join(_grouped(paths))}")
     lines += [f"check this: {doubt}" for doubt in made.doubts]
+    lines += [f"note: {note}" for note in made.notes]
     return [*lines, "", "Next:", f"  cd {shlex.quote(str(made.folder))}", "  pytest -m cpu"]
 
 
-def _shortened(paths: tuple[str, ...]) -> str:
-    """Copies of pictures are many: of more than a dozen files, the first ones."""
-    return ", ".join(paths if len(paths) <= 12 else [*paths[:11], f"and {len(paths) - 11} more"])
+def _grouped(paths: Sequence[str]) -> list[str]:
+    """The paths; of many files in one model's own folder, only how many there are."""
+    folders = Counter("/".join(path.split("/")[:2]) for path in paths if path.count("/") >= 2)
+    many = {folder: count for folder, count in folders.items() if count > 4}
+    single = [path for path in paths if "/".join(path.split("/")[:2]) not in many]
+    return [f"{folder}/ ({count} files)" for folder, count in many.items()] + single
 
 
 class _Progress:

@@ -35,6 +35,12 @@ EXTRA_OF_FORMAT = {
 """The extra that reads a model of this format and runs it as it is."""
 
 
+def install_command(format: str) -> str:
+    """What brings the runtime that a model of this format needs."""
+    more = " torchvision" if format == "torch_weights" else ""
+    return f'pip install "pytest-inference-gate[{EXTRA_OF_FORMAT[format]}]"{more}'
+
+
 def choose_backends(model: DescribedModel, probe: Mapping[str, Any], calibrated: bool) -> dict[str, list[str]]:
     """Backends with their precisions, in the order of the gate's tables; ``calibrated``: there are pictures to calibrate with."""
     chosen = {}

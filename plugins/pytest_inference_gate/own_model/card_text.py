@@ -94,16 +94,17 @@ def _preprocessing(content: CardContent) -> list[str]:
 
 
 def _tried(tried: Sequence[Tried]) -> list[str]:
-    """One line for each candidate, with the best labelling of those that were tried with it."""
+    """One line for each candidate, the keys in which they differ, with the best labelling of those that were tried with it."""
+    shown = list(dict.fromkeys(one.candidate for one in tried))
+    keys = [key for key in KEYS if any(key in candidate.differs_in(shown[0]) for candidate in shown)] or ["scaling"]
     lines = []
-    shown = dict.fromkeys(one.candidate for one in tried)
     for place, candidate in enumerate(shown):
         if place == _TRIED_SHOWN:
             lines.append(f"#   and {len(shown) - place} more that were worse")
             break
         one = next(one for one in tried if one.candidate == candidate)
-        score = f"{one.right / one.count:7.1%} of {one.count:3} pictures"
-        lines.append(f"#   {score}  {candidate.told()}{'  <- chosen' if place == 0 else ''}")
+        score = f"{one.right:3} of {one.count:3} right"
+        lines.append(f"#   {score}: {candidate.told(keys)}{'  <- chosen' if place == 0 else ''}")
     return lines
 
 

@@ -20,7 +20,7 @@ from ..outcome import StageFailed
 from ..preprocessing import preprocess
 from ..targets.interpreter import InterpreterTarget
 from . import InitError
-from .backend_choice import EXTRA_OF_FORMAT, EXTRAS, choose_backends, elsewhere
+from .backend_choice import EXTRA_OF_FORMAT, EXTRAS, choose_backends, elsewhere, install_command
 from .card_text import CardContent, card_text
 from .chosen_pictures import ChosenPictures, choose_pictures
 from .described_model import DescribedModel, understand
@@ -29,7 +29,7 @@ from .labelled_pictures import LabelledPictures, find_pictures
 from .labellings import Labelling, named_labellings, numbered_labellings
 from .model_file import ModelFile, recognise
 from .preprocessing_candidates import Candidate, resize_candidates, scaling_candidates
-from .preprocessing_search import STEPS, Found, search
+from .preprocessing_search import DOUBTFUL, STEPS, Found, search
 from .suite_files import Written, is_suite, suite_texts, write_suite
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Made:
     written: Written
     findings: tuple[str, ...]
     doubts: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass
@@ -92,7 +93,9 @@ def make_suite(request: Request, progress: Progress) -> Made:
             role.ask("runtime")
             with _agent(role, file) as reader:
                 model = understand(file, _describe(reader, request, file, progress), request.shape)
-                pictures = None if data is None else choose_pictures(data, request.evaluation, request.calibration, progress)
+                # What is quantized already is not calibrated any more.
+                calibration = request.calibration if model.precision is None else 0
+                pictures = None if data is None else choose_pictures(data, request.evaluation, calibration, progress)
                 learned = _learn(role, reader, request, model, pictures, scratch, progress)
         finally:
             running.close()
@@ -137,26 +140,20 @@ def _describe(reader: AgentProcess, request: Request, file: ModelFile, progress:
                 f"--architecture {request.architecture}: expected one of torchvision, such as torchvision.models.resnet18"
             )
         architecture = {"function": request.architecture, "arguments": {}}
-    if file.format == "torch_weights" and request.shape is None:
-        request_shape = "--shape 3,224,224"
-        raise InitError(
-            f"{file.path.name} does not say which size of pictures it was trained with: say it, such as {request_shape}"
-        )
     arguments = {"format": file.format, "path": str(file.path.absolute()), "architecture": architecture}
     try:
         return reader.request("describe", arguments, progress=progress)
     except StageFailed as failure:
         message = failure.outcome.message
         if failure.outcome.kind == "unsupported" and "not installed" in message:
-            message += f': pip install "pytest-inference-gate[{EXTRA_OF_FORMAT[file.format]}]"'
+            message += f": {install_command(file.format)}"
         raise InitError(f"{file.path}: {message}" if file.path.name not in message else message) from None
 
 
 def _nothing_runs(file: ModelFile, probe: Mapping[str, Any]) -> str:
-    extra = EXTRA_OF_FORMAT[file.format]
-    backend = next(name for name, other in EXTRAS.items() if other == extra)
+    backend = next(name for name, extra in EXTRAS.items() if extra == EXTRA_OF_FORMAT[file.format])
     reason = probe["backends"].get(backend, {}).get("reason") or f"{backend} cannot run it"
-    return f'no backend here can run {file.path.name} ({reason}): pip install "pytest-inference-gate[{extra}]"'
+    return f"no backend here can run {file.path.name} ({reason}): {install_command(file.format)}"
 
 
 # Finding out by trying
@@ -225,8 +222,7 @@ def _float_model(role: AgentRole, reader: AgentProcess, card: ModelCard, scratch
     try:
         return FloatModel(role, reader, card, scratch, progress)
     except StageFailed as failure:
-        extra = EXTRA_OF_FORMAT[card.checkpoint.format]
-        hint = f': pip install "pytest-inference-gate[{extra}]"' if failure.outcome.kind == "unsupported" else ""
+        hint = f": {install_command(card.checkpoint.format)}" if failure.outcome.kind == "unsupported" else ""
         raise InitError(f"{card.checkpoint.file} does not run here: {failure.outcome.message}{hint}") from None
 
 
@@ -261,18 +257,19 @@ def _labellings(request: Request, model: DescribedModel, pictures: LabelledPictu
 
 
 def _doubt(learned: _Learned, found: Found) -> None:
-    if not found.better_than_chance:
-        best = found.chosen
+    best = found.chosen
+    if not found.better_than_chance or best.share < DOUBTFUL:
         learned.doubts["preprocessing.scaling"] = (
             f"the best of all that was tried reaches {best.right} of {best.count}: are scaling, channel_order, or the order of the classes "
             "others?"
         )
-        return
     for key in found.undecided:
         if key == "labels":
             learned.doubts["labels.count"] = "the pictures do not decide which output stands for which class"
             continue
-        others = [one for one in found.tried[1:] if getattr(one.candidate, key) != getattr(found.chosen.candidate, key)]
+        # What has seen fewer pictures had fallen behind before.
+        rivals = [one for one in found.tried[1:] if one.count == best.count]
+        others = [one for one in rivals if getattr(one.candidate, key) != getattr(best.candidate, key)]
         if others:
             told = ", ".join(
                 dict.fromkeys(f"{_short(getattr(one.candidate, key))} ({one.right} of {one.count})" for one in others[:2])
@@ -349,7 +346,8 @@ class _Suite:
     def _values(self) -> dict[str, str]:
         extras = list(dict.fromkeys(EXTRAS[name] for name in self._backends))
         below = _below_repository(self._request.into)
-        return {"extras": ",".join(extras), "directory": below or ".", "prefix": f"{below}/" if below else ""}
+        more = "\n    torchvision" if self._model.architecture is not None else ""
+        return {"extras": ",".join(extras), "more": more, "directory": below or ".", "prefix": f"{below}/" if below else ""}
 
     def _place(self, path: Path, files: dict[str, bytes]) -> str:
         """The path of the model for the card: beside it, where it is copied, else as it lies."""
@@ -414,8 +412,8 @@ class _Suite:
             tables[part] = table
         return tables["evaluation"], tables["calibration"]
 
-    def told(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What was found, and what should be checked."""
+    def told(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """What was found, what should be checked, and what else is worth knowing."""
         model, pictures, learned = self._model, self._pictures, self._learned
         batch = "any batch" if model.batch is None else f"batch {model.batch}"
         findings = [
@@ -423,7 +421,9 @@ class _Suite:
             f"({model.layout}), {batch}, {model.classes} classes"
         ]
         if pictures is not None:
-            many = f"{len(pictures.evaluation)} to evaluate on, {len(pictures.calibration) or 'none'} to calibrate with"
+            many = f"{len(pictures.evaluation)} to evaluate on"
+            if model.precision is None:
+                many += f", {len(pictures.calibration) or 'none'} to calibrate with"
             findings.append(f"pictures: {len(pictures.source.entries)}, of which {many}")
         if learned.found is not None and learned.found.better_than_chance and pictures is not None:
             findings.append(
@@ -437,15 +437,34 @@ class _Suite:
         told = ", ".join(f"{name} ({', '.join(precisions)})" for name, precisions in self._backends.items())
         findings.append(f"cases: {cases}: {told}")
         doubts = [f"{key} in models/{self._name}.toml: {why}" for key, why in learned.doubts.items()]
-        if pictures is not None and not pictures.calibration:
-            doubts.append("there are too few pictures to calibrate with, so there is no int8: more pictures bring it")
-        elif pictures is None:
-            doubts.append(
+        notes = []
+        if pictures is None:
+            notes.append(
                 "without --data there is no accuracy, only agreement with the float model on seeded pictures, and no int8"
             )
         elif not pictures.source.labelled:
-            doubts.append("the pictures have no labels (sub-folders, or a CSV), so only agreement with the float model is judged")
-        return tuple(findings), tuple(doubts)
+            notes.append("the pictures have no labels (sub-folders, or a CSV), so only agreement with the float model is judged")
+        if pictures is not None and not pictures.calibration and model.precision is None:
+            notes.append("there are too few pictures to calibrate with, so there is no int8: more pictures bring it")
+        return tuple(findings), tuple(doubts), (*notes, *self._about_places())
+
+    def _about_places(self) -> list[str]:
+        """What others who get the suite would miss."""
+        sentences = []
+        into = self._request.into.resolve()
+        below = _below_repository(into)
+        if below and not is_suite(self._request.into):
+            sentences.append(
+                f"GitHub reads workflows at the top of a repository: move {below}/.github/workflows/inference-gate.yml there"
+            )
+        top = _repository(into) or into
+        outside = [
+            path for path in (self._model.file.path, self._request.data) if path and not path.resolve().is_relative_to(top)
+        ]
+        if outside and not self._request.copy:
+            told = " and ".join(str(path) for path in outside)
+            sentences.append(f"the suite refers to {told}, outside of {top}: --copy makes one that can be moved, and committed")
+        return sentences
 
 
 def _are_plain(names: Sequence[str]) -> bool:
@@ -474,13 +493,17 @@ def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
+def _repository(folder: Path) -> Path | None:
+    """The top of the git repository that the folder is in, or will be."""
+    here = folder.resolve()
+    return next((place for place in (here, *here.parents) if (place / ".git").exists()), None)
+
+
 def _below_repository(folder: Path) -> str:
     """Where the folder lies in its git repository; empty at its top, and outside of any."""
-    here = folder.resolve()
-    for place in (here, *here.parents):
-        if (place / ".git").exists():
-            return "" if place == here else here.relative_to(place).as_posix()
-    return ""
+    top = _repository(folder)
+    below = "." if top is None else folder.resolve().relative_to(top).as_posix()
+    return "" if below == "." else below
 
 
 def _check_card(content: bytes, scratch: Path) -> None:

@@ -52,6 +52,11 @@ def still_racing(right: Mapping[Entrant, NDArray[np.bool_]]) -> list[Entrant]:
     return [entrant for place, entrant in enumerate(entrants) if place == now.best or place in now.rivals]
 
 
+def clearly_better(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether ``other`` is so far behind, on the same pictures, that it is no chance."""
+    return _behind(other, one) < ALPHA
+
+
 def beats_chance(right: int, count: int, classes: int) -> bool:
     """Whether so many right answers are more than guessing among ``classes`` would give."""
     if right == 0:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .labellings import Labelling
 from .preprocessing_candidates import Candidate
-from .preprocessing_race import beats_chance, standing, still_racing
+from .preprocessing_race import beats_chance, clearly_better, standing, still_racing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 STEPS = (32, 64, 128, 256)
 """How many pictures decide: where those of one step do not, those that are still in the race see more."""
+
+DOUBTFUL = 0.5
+"""A classifier that gets a smaller share right than this is asked whether its classes have another order."""
 
 Answers = Callable[[Candidate, int, int], "NDArray[np.int64]"]
 """The model's answers to the pictures from one number to another, preprocessed as the candidate says."""
@@ -29,6 +32,10 @@ class Tried:
     labelling: Labelling
     right: int
     count: int
+
+    @property
+    def share(self) -> float:
+        return self.right / self.count
 
 
 @dataclass(frozen=True)
@@ -86,20 +93,26 @@ def search(
     def known_at_all(one: Tried) -> bool:
         return beats_chance(one.right, one.count, len(np.unique(labels)))
 
-    # An order that is learned from the answers fits any answers better: it is for where no order that can be named does.
+    # An order that is learned from the answers is for where none that can be named explains them.
     named = [labelling for labelling in labellings if labelling.outputs is not None]
     learned = [labelling for labelling in labellings if labelling.outputs is None]
-    best = first[0], labellings[0]
-    for group in (named, learned):
-        if group and (best not in tried or not known_at_all(tried[best])):
-            undecided.clear()
-            best = race([(candidate, labelling) for labelling in group for candidate in first])
+    best = race([(candidate, labelling) for labelling in named or learned for candidate in first])
+    if named and learned and tried[best].share < DOUBTFUL:
+        decided = list(undecided)
+        undecided.clear()
+        other = race([(candidate, labelling) for labelling in learned for candidate in first])
+        count = min(tried[best].count, tried[other].count)
+        if known_at_all(tried[other]) and clearly_better(right(*other, count), right(*best, count)):
+            best = other
+        else:
+            undecided[:] = decided
+            tried = {key: one for key, one in tried.items() if key[1] not in learned}
     if known_at_all(tried[best]):
         others = further(best[0])
         if others:
             best = race([best] + [(candidate, best[1]) for candidate in others])
     chosen = tried[best]
-    rest = sorted((one for key, one in tried.items() if key != best), key=lambda one: (-one.count, -one.right / one.count))
+    rest = sorted((one for key, one in tried.items() if key != best), key=lambda one: (-one.count, -one.share))
     return Found(chosen, (chosen, *rest), tuple(dict.fromkeys(undecided)), known_at_all(chosen))
 
 
