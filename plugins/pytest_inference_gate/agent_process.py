@@ -173,9 +173,11 @@ class AgentProcess:
     def measure(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return self.request("measure", arguments)
 
-    def measure_block(self, rounds: int) -> list[float]:
-        """Durations in seconds of so many more rounds, after :meth:`measure` has warmed the model up."""
-        durations: list[float] = self.request("measure_block", {"rounds": rounds})["rounds"]
+    def measure_block(self, rounds: int, picture: int = 0) -> list[float]:
+        """Durations in seconds of so many more rounds, after :meth:`measure` has warmed the model up; on the pictures from ``picture`` on,
+        where that went through several in turn."""
+        wish = {"rounds": rounds, "picture": picture} if picture else {"rounds": rounds}
+        durations: list[float] = self.request("measure_block", wish)["rounds"]
         return durations
 
     def canary(self) -> dict[str, Any]:

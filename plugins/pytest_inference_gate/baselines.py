@@ -47,13 +47,16 @@ _REMEDY = "point --benchmark-storage at another directory"
 @dataclass(frozen=True)
 class BaselineCase:
     """One case of a saved session: the medians of its replicates in seconds, its whole block of the file, and how much of it ran on its
-    accelerator (None where that was not known, or not yet recorded). ``builds`` names the build that each replicate ran."""
+    accelerator (None where that was not known, or not yet recorded). ``builds`` names the build that each replicate ran; ``pictures`` is
+    how many pictures its rounds went through in turn, ``picture_medians`` the median of each in seconds, where they were several."""
 
     id: str
     replicates: tuple[float, ...]
     extra: Mapping[str, Any]
     coverage: Coverage | None = None
     builds: tuple[str, ...] = ()
+    pictures: int = 1
+    picture_medians: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -280,7 +283,19 @@ def _parse_case(block: Any, benchmark: str) -> BaselineCase:
     except MalformedCoverage as problem:
         raise _UnusableError(f"is damaged ({where} has a coverage that {problem})") from None
     builds = _parse_builds(block, len(replicates), where)
-    return BaselineCase(id, tuple(float(value) for value in replicates), block, coverage, builds)
+    pictures, medians = _parse_pictures(block, where)
+    return BaselineCase(id, tuple(float(value) for value in replicates), block, coverage, builds, pictures, medians)
+
+
+def _parse_pictures(block: Mapping[str, Any], where: str) -> tuple[int, tuple[float, ...]]:
+    """How many pictures the rounds went through, and the median of each. Sessions that say nothing of it had one."""
+    pictures, medians = block.get("pictures", 1), block.get("picture_medians", [])
+    known = (
+        type(pictures) is int and pictures >= 1 and isinstance(medians, list) and all(_is_duration(value) for value in medians)
+    )
+    if not known or len(medians) != (pictures if pictures > 1 else 0):
+        raise _UnusableError(f"is damaged ({where} does not say on how many pictures it was measured, or how long each took)")
+    return pictures, tuple(float(value) for value in medians)
 
 
 def _parse_builds(block: Mapping[str, Any], replicates: int, where: str) -> tuple[str, ...]:

@@ -68,6 +68,7 @@ class BundleCase:
     """``load`` is what an agent's ``load`` wants, its model a path of the bundle, as ``inputs`` is.
 
     Where the board makes the model by a ``build``, its path is ``None`` here, and so is ``artifact``, its digest in the store.
+    ``pictures``: how many of ``inputs`` the rounds go through in turn.
     """
 
     id: str
@@ -78,6 +79,7 @@ class BundleCase:
     latency: bool
     artifact: str | None
     build: BundleBuild | None = None
+    pictures: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -89,6 +91,7 @@ class BundleCase:
             "latency": self.latency,
             "artifact": self.artifact,
             "build": None if self.build is None else self.build.name,
+            "pictures": self.pictures,
         }
 
 

@@ -59,6 +59,7 @@ class _Measured(_Part):
     rounds: list[Seconds] = Field(min_length=1)
     first_inference: Seconds | None
     steady: bool
+    pictures: int = Field(default=1, ge=1)
     warmup_rounds: int
     peak_rss_bytes: int | None
     condition: dict[str, Any]

@@ -17,7 +17,9 @@ from pydantic import BaseModel, Field, PositiveInt, StringConstraints, Validatio
 from .backend_options import PATTERNS_IN_WORDS, BackendOptions
 from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
 from .card_section import CardSection
+from .detection_card import Detection, Task, detection_problems
 from .errors import CardError
+from .measuring_card import Measuring, measuring_problems
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time
@@ -150,6 +152,8 @@ class DataSource(CardSection):
 
 class Evaluation(DataSource):
     top1: Annotated[float, Field(ge=0, le=1)] | None = None  # what the float model is expected to reach
+    annotations: NonEmpty | None = None  # of a detection set: COCO instances, relative to the card, or inside the archive
+    map: Annotated[float, Field(ge=0, le=1)] | None = None  # as top1, for a detection model: COCO mAP
 
 
 class PrecisionTolerance(CardSection):
@@ -158,6 +162,8 @@ class PrecisionTolerance(CardSection):
     latency: Annotated[float, Field(gt=0, lt=10)] | None = None
     top1_drop: Annotated[float, Field(ge=0, le=1)] | None = None
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    map_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    matched: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Tolerance(CardSection):
@@ -166,6 +172,10 @@ class Tolerance(CardSection):
     latency: Annotated[float, Field(gt=0, lt=10)] | None = None  # None: the option's value
     top1_drop: Annotated[float, Field(ge=0, le=1)] = 0.01  # against the float reference, in shares of the evaluation set
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None  # the least share of equal top-1, for sets without labels
+    map_drop: Annotated[float, Field(ge=0, le=1)] = 0.01  # of a detection model: against the float reference, in mAP 0..1
+    matched: Annotated[float, Field(ge=0, le=1)] | None = (
+        None  # the least share of matched detections, for sets without annotations
+    )
     by_precision: dict[str, PrecisionTolerance] = {}
 
 
@@ -182,13 +192,16 @@ class ModelCard(CardSection):
     license: str = ""
     source: str = ""
     default: bool = True  # false: only where --gate-select names it
+    task: Task = "classification"
     checkpoint: Checkpoint
     input: Input
+    detection: Detection | None = None
     preprocessing: Preprocessing = Preprocessing()
     labels: Labels
     evaluation: Evaluation | None = None  # None: seeded pictures, agreement with the float reference only
     calibration: DataSource | None = None
     tolerance: Tolerance = Tolerance()
+    measuring: Measuring = Measuring()
     coverage: dict[str, CoverageSection] = {}  # by backend
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
     devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
@@ -239,6 +252,8 @@ def load_card(
         *_device_problems(card, backend_infos(known_backends)),
         *_option_problems(card, known_backends),
         *_coverage_problems(card),
+        *detection_problems(card),
+        *measuring_problems(card),
         *_scaling_problems(card, extra_scalings),
     ]
     if problems:

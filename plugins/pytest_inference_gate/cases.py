@@ -64,4 +64,6 @@ def tolerance_for(case: Case) -> PrecisionTolerance:
         latency=special.latency if special.latency is not None else tolerance.latency,
         top1_drop=special.top1_drop if special.top1_drop is not None else tolerance.top1_drop,
         agreement=special.agreement if special.agreement is not None else tolerance.agreement,
+        map_drop=special.map_drop if special.map_drop is not None else tolerance.map_drop,
+        matched=special.matched if special.matched is not None else tolerance.matched,
     )

@@ -11,6 +11,7 @@ import pytest
 from . import benchmark_adapter
 from .accuracy import AccuracyFigures
 from .case_block import case_block
+from .detection_accuracy import DetectionFigures
 from .judging import CaseRecord
 from .report import messages
 from .report.plots import can_show
@@ -22,7 +23,7 @@ class Messages:
     """The texts of failing tests, with what only the run knows.
 
     ``reproduce`` is the command that runs exactly this case again; ``first`` is how many replicates, or pairs, are looked at before any
-    fresh ones; ``paired`` says that two stacks were measured in turns.
+    fresh ones; ``paired`` says that two stacks were measured in turns; ``incomparable`` why a baseline that has the case is of no use.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Messages:
         reproduce: str | None = None,
         first: int | None = None,
         paired: bool = False,
+        incomparable: str | None = None,
     ) -> None:
         self._software_changes = software_changes
         self._record_command = record_command
@@ -43,6 +45,7 @@ class Messages:
         self._reproduce = reproduce
         self._first = first
         self._paired = paired
+        self._incomparable = incomparable
 
     def broken(self, result: CaseResult) -> str:
         return messages.broken_message(result, self._software_changes, paired=self._paired)
@@ -60,9 +63,10 @@ class Messages:
         )
 
     def accuracy(self, result: CaseResult) -> str:
-        assert result.accuracy is not None
+        judged = result.accuracy or result.detection
+        assert judged is not None
         return messages.accuracy_failure_message(
-            result, result.accuracy.decision, self._software_changes, reproduce=self._reproduce, paired=self._paired
+            result, judged.decision, self._software_changes, reproduce=self._reproduce, paired=self._paired
         )
 
     def coverage(self, result: CaseResult) -> str:
@@ -79,7 +83,9 @@ class Messages:
     def no_baseline(self, result: CaseResult) -> str:
         if self._paired:
             return f"{result.name} has nothing to compare with: {result.reason}; name other models with --gate-against-models"
-        return messages.no_baseline_message(result.id, self._record_command, self._close_ids, self._other_devices)
+        return messages.no_baseline_message(
+            result.id, self._record_command, self._close_ids, self._other_devices, incomparable=self._incomparable
+        )
 
 
 class _Check:
@@ -117,11 +123,15 @@ class _Check:
 
 
 class AccuracyCheck(_Check):
-    """``figures`` are ``None`` where the case did not come so far."""
+    """``figures`` are those of a classifier, ``detection`` those of a detector; ``None`` where the case did not come so far."""
 
     @property
     def figures(self) -> AccuracyFigures | None:
         return self.result.accuracy.figures if self.result.accuracy else None
+
+    @property
+    def detection(self) -> DetectionFigures | None:
+        return self.result.detection.figures if self.result.detection else None
 
     def check(self) -> None:
         """End the test as the verdict on accuracy demands; do nothing where the case is accurate enough.
@@ -130,9 +140,10 @@ class AccuracyCheck(_Check):
         """
         __tracebackhide__ = True
         self._end_for_outcome()
-        if self.result.accuracy is None:
+        judged = self.result.accuracy or self.result.detection
+        if judged is None:
             raise ValueError("accuracy was not judged for this case")
-        self._end(self.result.accuracy.verdict, self._messages.accuracy)
+        self._end(judged.verdict, self._messages.accuracy)
         if self.result.latency is None:
             self._end_for_coverage()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,10 @@ from . import benchmark_adapter
 from .baselines import BaselineCase, BaselineSession, devices_with_baselines, find_close_ids, read_sessions
 from .devices import DeviceIdentity
 from .errors import BaselineError
+from .wording import counted
+
+if TYPE_CHECKING:
+    from .cases import Case
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,21 @@ class Baseline:
     def cases(self, case_id: str) -> list[BaselineCase]:
         """What each session recorded of the case, oldest first; sessions without it are left out."""
         return [session.cases[case_id] for session in self.sessions if case_id in session.cases]
+
+    def timed(self, case: Case) -> list[BaselineCase]:
+        """Those of :meth:`cases` whose latency may be compared with that of ``case``: measured on as many pictures."""
+        return [found for found in self.cases(case.id) if found.pictures == case.card.measuring.pictures]
+
+    def other_pictures(self, case: Case) -> str | None:
+        """Why none of the sessions that have the case may be compared with: one sentence, ``None`` where one may, or none has it."""
+        found = self.cases(case.id)
+        if not found or self.timed(case):
+            return None
+        there, here = counted(found[-1].pictures, "picture"), counted(case.card.measuring.pictures, "picture")
+        return (
+            f"its rounds go through {here} in this run and went through {there} in the baseline, which are not compared: "
+            "record a new baseline with --benchmark-save=NAME, or set measuring.pictures of the card back"
+        )
 
     def broken(self, case_id: str) -> Mapping[str, Any] | None:
         """How the case failed in the newest session that knows it, or ``None`` where it worked there or is not known."""

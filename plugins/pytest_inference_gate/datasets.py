@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, overload
 
+from .annotations import AnnotatedPicture, Annotations, read_annotations
 from .cards import DataSource, Evaluation, ModelCard
 from .errors import EvaluationDataError
+from .label_map import read_label_map
 from .preprocessing import check_picture
 from .zoo import FetchedData
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class ImageSet:
     ``images``: arrays of ``(height, width)`` or ``(height, width, channels)``, of integers or floats as they are stored;
     pictures from a folder are read anew each time, so that a large set need not fit into memory. ``labels``: ``int64`` indices
     into the model's output, ``(N,)``, or None. ``names``: for messages. ``sha256``: the digest of pixels and labels.
-    ``picture_digests``: one a picture, equal for equal pixels however they are stored.
+    ``picture_digests``: one a picture, equal for equal pixels however they are stored. ``annotations``: what is in
+    each picture of a detection set, in the order of the pictures, or None.
     """
 
     images: Sequence[NDArray[Any]]
@@ -34,6 +39,7 @@ class ImageSet:
     names: tuple[str, ...]
     sha256: str
     picture_digests: tuple[str, ...]
+    annotations: Annotations | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,6 +64,8 @@ def load_images(source: DataSource, card: ModelCard, fetched: FetchedData | None
     if not path.exists():
         raise EvaluationDataError(f"{card.path}: there is no data set at {path}; put it there or correct the card.")
     images: Sequence[NDArray[Any]]
+    if isinstance(source, Evaluation) and source.annotations is not None:
+        return _annotated_images(source, card, path, (fetched.root or card.directory) / source.annotations)
     if path.is_dir():
         names, labels = _folder_listing(source, card, path, fetched.root or card.directory)
         images = _PictureFiles([path / name for name in names], card)
@@ -74,6 +82,54 @@ def load_images(source: DataSource, card: ModelCard, fetched: FetchedData | None
     image_set = _digested(images, labels, names, card)
     _check_scale(image_set, card, path)
     return image_set
+
+
+def _annotated_images(source: Evaluation, card: ModelCard, path: Path, annotations_file: Path) -> ImageSet:
+    """The pictures that a COCO file lists, of a folder or of an ``.npz``."""
+    names_file = None if card.labels.file is None else card.directory / card.labels.file
+    annotations = read_annotations(
+        annotations_file, classes=card.labels.count, names=_label_names(card), names_file=names_file, limit=source.limit
+    )
+    listed = annotations.pictures
+    images: Sequence[NDArray[Any]]
+    if path.is_dir():
+        names = [_annotated_name(picture, annotations_file, path) for picture in listed]
+        for name, picture in zip(names, listed, strict=True):
+            _check_listed_size(picture, _picture_size(path / name, card), annotations_file, name)
+        images = _PictureFiles([path / name for name in names], card)
+    else:
+        array, _ = _read_npz(source, card, path)
+        if len(array) != len(listed):
+            raise EvaluationDataError(
+                f"{path} has {len(array)} images and {annotations_file} lists {len(listed)}; expected as many, in the same order."
+            )
+        images = list(array)
+        names = [picture.file or f"{index} of {path.name}" for index, picture in enumerate(listed)]
+        for picture, image, name in zip(listed, images, names, strict=True):
+            _check_listed_size(picture, (image.shape[1], image.shape[0]), annotations_file, name)
+    image_set = replace(_digested(images, None, names, card), annotations=annotations)
+    _check_scale(image_set, card, path)
+    return image_set
+
+
+def _annotated_name(picture: AnnotatedPicture, annotations_file: Path, folder: Path) -> str:
+    where = f"{annotations_file}: image {picture.id}"
+    if picture.file is None:
+        raise EvaluationDataError(f"{where} has no file_name, which a folder of pictures needs; add it.")
+    name = PurePosixPath(picture.file)
+    if name.is_absolute() or ".." in name.parts or not name.parts:
+        raise EvaluationDataError(f"{where} has the file {picture.file!r}, which is not inside {folder}; correct it.")
+    if not (folder / name).is_file():
+        raise EvaluationDataError(f"{where}: the picture {folder / name} is missing; put it there or remove the image.")
+    return name.as_posix()
+
+
+def _check_listed_size(picture: AnnotatedPicture, size: tuple[int, int], annotations_file: Path, name: str) -> None:
+    if size != (picture.width, picture.height):
+        raise EvaluationDataError(
+            f"{annotations_file}: image {picture.id} is listed with {picture.width} x {picture.height} pixels (width x height), but {name} "
+            f"has {size[0]} x {size[1]}; correct the one that is wrong."
+        )
 
 
 def seeded_images(card: ModelCard, count: int, seed: int) -> ImageSet:
@@ -160,15 +216,30 @@ def read_picture(path: Path, asked_by: str) -> NDArray[Any]:
     Raises :class:`EvaluationDataError`, which begins with ``asked_by``.
     """
     import numpy as np
+
+    with _opened(path, card) as picture:
+        if picture.mode in ("L", "RGB", "F") or picture.mode.startswith("I"):  # I: 16 or 32 bits of grey
+            return np.asarray(picture)
+        if picture.mode in ("1", "LA", "La"):
+            return np.asarray(picture.convert("L"))
+        return np.asarray(picture.convert("RGB"))  # palette, alpha, CMYK, ...: as Keras and torchvision read them
+
+
+def _picture_size(path: Path, card: ModelCard) -> tuple[int, int]:
+    """Width and height, from the beginning of the file alone."""
+    with _opened(path, card) as picture:
+        width, height = picture.size
+        return width, height
+
+
+@contextmanager
+def _opened(path: Path, card: ModelCard) -> Iterator[Image.Image]:
+    """The picture; what goes wrong with it, here or in the block, is said in a sentence."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
-            if picture.mode in ("L", "RGB", "F") or picture.mode.startswith("I"):  # I: 16 or 32 bits of grey
-                return np.asarray(picture)
-            if picture.mode in ("1", "LA", "La"):
-                return np.asarray(picture.convert("L"))
-            return np.asarray(picture.convert("RGB"))  # palette, alpha, CMYK, ...: as Keras and torchvision read them
+            yield picture
     except FileNotFoundError:
         raise EvaluationDataError(f"{asked_by}: the picture {path} is missing; put it there or correct the set.") from None
     except UnidentifiedImageError:
@@ -294,13 +365,16 @@ def _label_names(card: ModelCard) -> dict[str, int] | None:
         return None
     path = card.directory / card.labels.file
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise EvaluationDataError(
             f"{card.path}: labels.file {path} cannot be read ({error.strerror}); correct the card."
         ) from None
     except UnicodeDecodeError:
         raise EvaluationDataError(f"{card.path}: labels.file {path} is not UTF-8; save it as UTF-8.") from None
+    if path.suffix == ".pbtxt":
+        return read_label_map(path, text, card.labels.count)
+    lines = text.splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     if len(lines) != card.labels.count:
@@ -328,7 +402,7 @@ def _read_npz(source: DataSource, card: ModelCard, path: Path) -> tuple[NDArray[
             if "images" not in loaded.files:
                 raise EvaluationDataError(f"{path} holds {', '.join(loaded.files) or 'nothing'}; expected 'images' and 'labels'.")
             images = loaded["images"]
-            labels = loaded["labels"] if "labels" in loaded.files else None
+            labels = loaded["labels"] if "labels" in loaded.files and card.task == "classification" else None
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         raise EvaluationDataError(

@@ -71,7 +71,7 @@ class DeviceGate:
     # ---------------------------------------------------------------- while it measures
 
     def compares(self, case: Case) -> bool:
-        return self.baseline is not None and bool(self.baseline.cases(case.id))
+        return self.baseline is not None and bool(self.baseline.timed(case))
 
     def decide(self, record: CaseRecord, *, final: bool = False) -> LatencyDecision | None:
         # While it is measured, a case goes on until it is sure enough even if it alone has changed of all cases (see correct_for_family).
@@ -179,7 +179,7 @@ class DeviceGate:
     def lacks_baseline(self, case: Case) -> bool:
         """Whether the run compares, and there is nothing to compare the case with."""
         baseline, record = self.baseline, self.run.records[case.id]
-        lacks = baseline is not None and not baseline.cases(case.id) and baseline.broken(case.id) is None
+        lacks = baseline is not None and not baseline.timed(case) and baseline.broken(case.id) is None
         return lacks or (record.other is not None and record.other.case is None)
 
     # ---------------------------------------------------------------- saving

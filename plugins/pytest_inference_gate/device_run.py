@@ -20,13 +20,16 @@ from .agent_role import AgentRole, RunningAgents
 from .artifacts import StoredArtifact
 from .case_selection import WantedCase
 from .cases import Case
+from .coco_evaluation import require_pycocotools
 from .coverage import Coverage, MalformedCoverage, converter_coverage
+from .detection_run import DetectionMetric, DetectionRun
 from .devices import Condition
 from .errors import GateError
 from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
 from .machine_watch import MachineWatch
 from .outcome import Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
+from .predictions import predict_arguments, predictions_name, read_predictions
 from .preparation import Preparation, PreparedInputs, build_name, load_arguments, load_request
 from .progress import Progress
 from .sequential import EARLIEST
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from .bundle_export import BundleCase, BundleFiles
     from .decision import LatencyDecision
     from .options import Settings
+    from .predictions import Outputs
     from .run_environment import DeviceUnderTest
 
 Metric = Callable[["numpy.ndarray[Any, Any]", "numpy.ndarray[Any, Any] | None"], float]
@@ -75,6 +79,7 @@ class DeviceRun:
         progress: Progress,
         running: RunningAgents,
         comparing: Comparing,
+        detection_metrics: Mapping[str, DetectionMetric] | None = None,
     ) -> None:
         self.plan = Plan.of(settings.rounds, settings.warm_up)
         self.phases: dict[str, float] = {}
@@ -88,6 +93,7 @@ class DeviceRun:
         self._wanted = wanted
         self._preparations = preparations
         self._metrics = metrics
+        self._detections = DetectionRun(detection_metrics or {})
         self._seed = seed
         self._progress = progress
         self._running = running
@@ -213,12 +219,24 @@ class DeviceRun:
                 continue
             inputs = files.put(own.evaluation_inputs(case.card).path)
             digest = None if artifact is None else artifact.digest
-            cases.append(BundleCase(case.id, case.device, load, inputs, one.accuracy, one.latency, digest, build))
+            pictures = case.card.measuring.pictures
+            cases.append(BundleCase(case.id, case.device, load, inputs, one.accuracy, one.latency, digest, build, pictures))
         return cases
 
     def _fetch_and_prepare(self, one: WantedCase) -> None:
         self._preparations.own.checkpoint(one.case.card)
-        self._preparations.own.evaluation_inputs(one.case.card)
+        inputs, wanted = self._preparations.own.evaluation_inputs(one.case.card), one.case.card.measuring.pictures
+        if one.latency and inputs.count < wanted:
+            message = (
+                f"{one.case.card.path}: measuring.pictures asks for rounds on {wanted} pictures, and the evaluation set has "
+                f"{inputs.count}: lower it, or add pictures to the set"
+            )
+            raise StageFailed(Outcome("fetch_error", "fetch", message))
+        if one.accuracy and inputs.annotations is not None:
+            try:
+                require_pycocotools()  # now, and not when everything is converted
+            except GateError as error:
+                raise StageFailed(Outcome("fetch_error", "fetch", str(error))) from None
 
     def _conversions_of(self, one: WantedCase) -> list[Task]:
         tasks = [self._task(one, partial(self._convert, one))]
@@ -260,8 +278,6 @@ class DeviceRun:
 
     def _predict(self, case: Case) -> None:
         """Figures and metrics; the predictions themselves are not kept, since those of all cases may be larger than the memory."""
-        import numpy
-
         record = self.records[case.id]
         assert record.artifact is not None
         inputs = self._preparations.own.evaluation_inputs(case.card)
@@ -270,20 +286,42 @@ class DeviceRun:
         if reference is None:
             reference = self._preparations.own.reference_predictions(case)
         predictions = self._predictions(self._device.runtime, case, record.artifact, inputs, f"{case.id}.predict", record.told)
-        labels = None if inputs.labels is None else numpy.asarray(inputs.labels)
-        try:
-            record.figures = compare_predictions(predictions, labels, reference)
-        except (GateError, ValueError) as error:
-            raise StageFailed(Outcome("run_error", "predict", str(error))) from None
-        record.metrics = {name: self._metric(name, predictions, labels) for name in self._metrics}
+        self._compare(record, record, predictions, inputs, reference)
         for number, further in enumerate(record.further, start=2):
             log_name = f"{case.id}.predict-build{number}"
             predictions = self._predictions(self._device.runtime, case, further.artifact, inputs, log_name, further.told)
-            further.figures = compare_predictions(predictions, labels, reference)
-            further.metrics = {name: self._metric(name, predictions, labels) for name in self._metrics}
+            self._compare(record, further, predictions, inputs, reference)
         self.used.add(case.id)
 
-    def _other_predictions(self, record: CaseRecord) -> numpy.ndarray[Any, Any] | None:
+    def _compare(
+        self,
+        record: CaseRecord,
+        found: CaseRecord | FurtherBuild,
+        predictions: Outputs,
+        inputs: PreparedInputs,
+        reference: Outputs | None,
+    ) -> None:
+        """Fill in the figures and metrics of one build."""
+        import numpy
+
+        if record.case.card.task == "detection":
+            if inputs.annotations is not None:
+                self._progress.step(f"evaluating what {record.case.id} detects")
+            compared_with = record.other.case if record.other is not None and record.compared_with == OTHER_STACK else None
+            try:
+                found.detection = self._detections.figures(record.case, predictions, inputs, reference, compared_with)
+                found.metrics = self._detections.metrics(record.case, predictions, inputs)
+            except (GateError, ValueError) as error:
+                raise StageFailed(Outcome("run_error", "predict", str(error))) from None
+            return
+        labels = None if inputs.labels is None else numpy.asarray(inputs.labels)
+        try:
+            found.figures = compare_predictions(predictions[0], labels, None if reference is None else reference[0])
+        except (GateError, ValueError) as error:
+            raise StageFailed(Outcome("run_error", "predict", str(error))) from None
+        found.metrics = {name: self._metric(name, predictions[0], labels) for name in self._metrics}
+
+    def _other_predictions(self, record: CaseRecord) -> Outputs | None:
         other, stack = record.other, self._device.other
         if other is None or other.case is None or other.artifact is None or stack is None or self._preparations.other is None:
             return None
@@ -311,20 +349,21 @@ class DeviceRun:
         inputs: PreparedInputs,
         log_name: str,
         told: list[Coverage],
-    ) -> numpy.ndarray[Any, Any]:
+    ) -> Outputs:
         """What the model says; what its runtime tells of the accelerator is added to ``told``."""
-        import numpy
-
-        found = self._device.logs / f"{log_name}.npy"
+        found = self._device.logs / predictions_name(case, log_name)
         target = role.target
         there = target.place_for(found)
         with role.start(log_name) as agent:
             agent.load(load_arguments(case, artifact, target.put))
-            coverage = runtime_coverage(agent.predict({"inputs": target.put(inputs.path), "outputs": there}), "predict")
+            coverage = runtime_coverage(agent.predict(predict_arguments(case, target.put(inputs.path), there)), "predict")
         if coverage is not None:
             told.append(coverage)
         target.fetch(there, found)
-        predictions: numpy.ndarray[Any, Any] = numpy.load(found, allow_pickle=False)
+        try:
+            predictions = read_predictions(found)
+        except ValueError as error:
+            raise StageFailed(Outcome("run_error", "predict", f"the agent's predictions cannot be read: {error}")) from None
         found.unlink()
         return predictions
 

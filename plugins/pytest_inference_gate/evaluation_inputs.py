@@ -59,7 +59,9 @@ def prepare_inputs(
         }
         stored = store.get_or_make("inputs", ingredients, lambda empty: preprocess_into(empty / "payload"))
         directory, made = stored.payload, dict(stored.provenance)
-    return PreparedInputs(directory / "inputs.npy", made["sha256"], len(pictures.images), labels)
+    return PreparedInputs(
+        directory / "inputs.npy", made["sha256"], len(pictures.images), labels, pictures.names, pictures.annotations
+    )
 
 
 def _load(

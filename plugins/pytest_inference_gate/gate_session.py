@@ -158,6 +158,7 @@ class GateSession:
 
     def _make_run(self, preparations: StackPreparations) -> None:
         metrics = self.config.hook.pytest_inference_gate_metrics(config=self.config)
+        detection_metrics = self.config.hook.pytest_inference_gate_detection_metrics(config=self.config)
         other_cases = self.selection.other_cases()
         for gate in self.devices:
             gate.run = DeviceRun(
@@ -171,6 +172,7 @@ class GateSession:
                 self.progress.of_device(gate.device.name),
                 self._running,
                 gate,
+                {name: metric for mapping in detection_metrics for name, metric in mapping.items()},
             )
         runs = [gate.run for gate in self.devices]
         self.run = GateRun(preparations, runs, self.settings.jobs, self._running, self.progress, self.phases)
@@ -305,6 +307,7 @@ class GateSession:
             reproduce=reproducing_command(self.config.invocation_params.args, case.test_id),
             first=replicates_at_first(self._record(case), self.settings.replicates),
             paired=self.settings.takes_turns,
+            incomparable=baseline.other_pictures(case) if baseline else None,
         )
 
     def _record_command(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     import numpy
 
+    from .annotations import Annotations
+    from .coco_evaluation import Detections
     from .results import CaseResult
 
 
@@ -51,6 +53,16 @@ def pytest_inference_gate_metrics(  # type: ignore[empty-body]
     config: pytest.Config,
 ) -> Mapping[str, Callable[[numpy.ndarray[Any, Any], numpy.ndarray[Any, Any] | None], float]]:
     """Return metrics to report beside top-1: name -> function of (outputs (N, classes) float32, labels (N,) or None) to a number."""
+
+
+@pytest.hookspec
+def pytest_inference_gate_detection_metrics(  # type: ignore[empty-body]
+    config: pytest.Config,
+) -> Mapping[str, Callable[[Sequence[Detections], Annotations | None], float]]:
+    """Return metrics to report beside mAP: name -> function of detections, one a picture, and annotations (or None) to a number.
+
+    The detections of a picture are boxes (K, 4) ymin, xmin, ymax, xmax in 0..1, scores (K,) and classes (K,), the highest score first.
+    """
 
 
 @pytest.hookspec

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import TypeVar
 
 from .accuracy import FLOAT_REFERENCE, AccuracyDecision, AccuracyFigures, judge_accuracy
 from .artifacts import StoredArtifact, digest_of
@@ -20,11 +21,13 @@ from .coverage import (
     told_by_runtime,
 )
 from .decision import ALPHA, LatencyDecision, decide
+from .detection_accuracy import DetectionFigures, judge_detections
+from .detection_run import demands_of
 from .device_telemetry import saved_telemetry, summarize_telemetry
 from .outcome import OK, Outcome
 from .paired_decision import decide_pairs
 from .paired_measuring import ProcessPair
-from .results import AccuracyResult, ArtifactResult, CaseResult, CoverageResult, Replicate, summarize_replicates
+from .results import AccuracyResult, ArtifactResult, CaseResult, CoverageResult, DetectionResult, Replicate, summarize_replicates
 from .verdict import Verdict, of_outcome, worst
 
 
@@ -34,6 +37,7 @@ class FurtherBuild:
 
     artifact: StoredArtifact
     figures: AccuracyFigures | None = None
+    detection: DetectionFigures | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     told: list[Coverage] = field(default_factory=list)
 
@@ -62,6 +66,7 @@ class OtherSide:
 class CaseRecord:
     """What this run did with one case, raw: filled while it is prepared and measured.
 
+    ``figures`` are those of a classifier, ``detection`` those of a detector.
     ``replicates`` were measured alone, ``pairs`` in turns with ``other``; ``compared_with`` says whose predictions the figures were made
     with; ``cost`` is what measuring took so far, in seconds; ``told`` is what the runtime said of the coverage when it predicted.
     ``wanted_builds`` is how many times the model is built, ``None`` where the builder always makes the same; ``further`` are the builds
@@ -73,6 +78,7 @@ class CaseRecord:
     nodeids: list[str] = field(default_factory=list)
     artifact: StoredArtifact | None = None
     figures: AccuracyFigures | None = None
+    detection: DetectionFigures | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     replicates: list[Replicate] = field(default_factory=list)
     pairs: list[ProcessPair] = field(default_factory=list)
@@ -130,12 +136,12 @@ def decide_latency(
     if record.wanted_builds is not None and record.replicates and baseline:
         sessions = [
             [Built(build, value) for build, value in zip(case.builds, case.replicates, strict=True)]
-            for case in baseline.cases(record.case.id)
+            for case in baseline.timed(record.case)
         ]
         names = build_names(record.builds)
         built = [Built(_name(names, replicate.build), replicate.median) for replicate in record.replicates]
         return decide_builds(sessions, built, tolerance=tolerance, first=first, alpha=alpha, final=final) if sessions else None
-    before = [case.replicates for case in baseline.cases(record.case.id)] if baseline else []
+    before = [case.replicates for case in baseline.timed(record.case)] if baseline else []
     if not before or not record.replicates:
         return None
     measured = [replicate.median for replicate in record.replicates]
@@ -189,7 +195,10 @@ def judge(
         else:
             result.conclude(*_judge_failure(record.outcome, broken_before=broken_before, ran_before=bool(before)))
         return result
-    if wants_accuracy:
+    if wants_accuracy and record.case.card.task == "detection":
+        result.detection = _judge_detection(record)
+        result.conclude(result.detection.verdict, result.detection.decision.reason)
+    elif wants_accuracy:
         result.accuracy = _judge_accuracy(record)
         result.conclude(result.accuracy.verdict, result.accuracy.decision.reason)
     if wants_latency:
@@ -204,14 +213,22 @@ def judge(
             [replicate.telemetry for replicate in record.all_replicates], [saved_telemetry(case) for case in before]
         )
         if record.pairs and decision is not None:
+            references = [pair.reference for pair in record.pairs]
             result.latency = replace(
-                result.latency.decided(decision, [[pair.reference.median for pair in record.pairs]]),
+                result.latency.decided(
+                    decision,
+                    [[reference.median for reference in references]],
+                    [reference.picture_medians for reference in references],
+                ),
                 pair_ratios=tuple(pair.ratio for pair in record.pairs),
             )
-        elif decision is not None:
-            result.latency = result.latency.decided(decision, [case.replicates for case in before])
+        elif decision is not None and baseline is not None:
+            timed = baseline.timed(record.case)
+            result.latency = result.latency.decided(
+                decision, [case.replicates for case in timed], [case.picture_medians for case in timed]
+            )
         elif baseline is not None:
-            result.conclude(*_without_baseline(broken_before))
+            result.conclude(*_without_baseline(broken_before, baseline.other_pictures(record.case)))
         if invalid is not None:
             # Compared or not: what was measured on a throttled device must not become a baseline either. The decision is shown, but
             # has no say.
@@ -301,12 +318,36 @@ def _in_words(outcome: Outcome) -> str:
 def _judge_accuracy(record: CaseRecord) -> AccuracyResult:
     if record.figures is None:
         raise ValueError(f"the case {record.case.id} has no predictions to judge")
-    judged = [
-        AccuracyResult(figures, _decide_accuracy(record, figures), metrics)
-        for figures, metrics in [(record.figures, record.metrics), *((one.figures, one.metrics) for one in record.further)]
-        if figures is not None
-    ]
-    # Any of its builds may be the one that is shipped: the worst is what the case is worth.
+    return _worst_build(
+        [
+            AccuracyResult(figures, _decide_accuracy(record, figures), metrics)
+            for figures, metrics in [(record.figures, record.metrics), *((one.figures, one.metrics) for one in record.further)]
+            if figures is not None
+        ]
+    )
+
+
+def _judge_detection(record: CaseRecord) -> DetectionResult:
+    if record.detection is None:
+        raise ValueError(f"the case {record.case.id} has no predictions to judge")
+    demands = demands_of(record.case, of_float_model=record.compared_with == FLOAT_REFERENCE)
+    return _worst_build(
+        [
+            DetectionResult(figures, judge_detections(figures, demands, reference=record.compared_with), metrics)
+            for figures, metrics in [
+                (record.detection, record.metrics),
+                *((one.detection, one.metrics) for one in record.further),
+            ]
+            if figures is not None
+        ]
+    )
+
+
+_Result = TypeVar("_Result", AccuracyResult, DetectionResult)
+
+
+def _worst_build(judged: Sequence[_Result]) -> _Result:
+    """Any of its builds may be the one that is shipped: the worst is what the case is worth."""
     verdict = worst(one.verdict for one in judged)
     number, shown = next((number, one) for number, one in enumerate(judged, start=1) if one.verdict is verdict)
     if len(judged) > 1 and verdict is not Verdict.PASS:
@@ -328,7 +369,9 @@ def _decide_accuracy(record: CaseRecord, figures: AccuracyFigures) -> AccuracyDe
     )
 
 
-def _without_baseline(broken_before: bool) -> tuple[Verdict, str]:
+def _without_baseline(broken_before: bool, incomparable: str | None) -> tuple[Verdict, str]:
+    if incomparable is not None:
+        return Verdict.NO_BASELINE, incomparable
     if broken_before:
         return Verdict.FIXED, "was broken in the baseline and works now, so there is no latency to compare with yet"
     return Verdict.NO_BASELINE, "the baseline does not have this case"

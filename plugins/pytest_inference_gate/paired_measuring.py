@@ -48,8 +48,15 @@ class BlockPlan:
         plan = cls()
         return plan if rounds is None else cls(rounds=math.ceil(rounds / plan.pairs), shortest=0.0, longest=math.inf)
 
-    def rounds_of(self, seconds: float) -> int:
-        """How many rounds a block has, of a model that takes so many seconds for one."""
+    def rounds_of(self, seconds: float, pictures: int = 1) -> int:
+        """How many rounds a block has, of a model that takes so many seconds for one.
+
+        Rounds that go through several pictures go on with each block where the one before it ended; all blocks together are whole cycles.
+        """
+        step = pictures // math.gcd(pictures, self.pairs)
+        return math.ceil(self._rounds_of(seconds) / step) * step
+
+    def _rounds_of(self, seconds: float) -> int:
         wanted = max(self.rounds, math.ceil(self.shortest / seconds))
         at_most = self.longest / seconds
         return max(1, min(wanted, max(self.rounds, self.most_rounds), wanted if math.isinf(at_most) else int(at_most)))
@@ -108,6 +115,7 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
     start = time.perf_counter()
     sides = {True: candidate, False: reference}
     names = {True: "candidate", False: "reference"}
+    pictures = candidate.case.card.measuring.pictures  # of both sides: neighbouring blocks are about the same ones
     agents: dict[bool, AgentProcess] = {}
     warmed: dict[bool, Replicate] = {}
     try:
@@ -117,12 +125,16 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
                 agent = agents[is_candidate] = side.role.start(f"{log_name}.{names[is_candidate]}")
                 put = side.role.target.put
                 loaded = agent.load(load_arguments(side.case, side.artifact, put))
-                warmed[is_candidate] = measure_loaded(agent, put(side.inputs.path), warm_up, loaded["seconds"])
-        rounds = blocks.rounds_of(max(one.median for one in warmed.values()))
+                inputs = put(side.inputs.path)
+                warmed[is_candidate] = measure_loaded(agent, inputs, warm_up, loaded["seconds"], pictures=pictures)
+        rounds = blocks.rounds_of(max(one.median for one in warmed.values()), pictures)
+        done = {True: 0, False: 0}
 
         def measure_block(is_candidate: bool) -> list[float]:
+            picture = done[is_candidate] % pictures
+            done[is_candidate] += rounds
             with _as_side(is_candidate):
-                return agents[is_candidate].measure_block(rounds)
+                return agents[is_candidate].measure_block(rounds, picture)
 
         taken = take_turns(measure_block, number, blocks.pairs)
     finally:

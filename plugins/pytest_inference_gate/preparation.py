@@ -19,12 +19,14 @@ from .cards import ModelCard
 from .cases import Case
 from .intermediates import Intermediate, choose_intermediate, choose_portable
 from .outcome import Outcome, StageFailed
+from .predictions import predict_arguments, predictions_name, read_predictions
 from .rebuilt_engines import Rebuilt, earlier_build, rebuilt_remarks
 from .targets import Target
 from .zoo import FetchedCheckpoint
 
 if TYPE_CHECKING:
-    import numpy
+    from .annotations import Annotations
+    from .predictions import Outputs
 
 BUILT_ON_DEVICE = frozenset(name for name, info in BACKENDS.items() if info.builds_on_device)
 """Built-in backends whose models are built by the device that runs them, with its own libraries, and run nowhere else."""
@@ -33,12 +35,15 @@ BUILT_ON_DEVICE = frozenset(name for name, info in BACKENDS.items() if info.buil
 @dataclass(frozen=True)
 class PreparedInputs:
     """Preprocessed pictures: ``path`` is an ``.npy`` of float32 (N,) + the card's input shape; ``labels`` are indices of the
-    model's output, or ``None`` where the pictures are seeded."""
+    model's output, or ``None`` where the pictures are seeded. ``names`` are those of the pictures, for messages; ``annotations`` what is in
+    them, where the card has annotations."""
 
     path: Path
     digest: str
     count: int
     labels: tuple[int, ...] | None
+    names: tuple[str, ...] = ()
+    annotations: Annotations | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class _Materials:
             "source": {**described, "path": source},
             "input": _input_settings(case),
             "calibration": None if self.calibration is None else put(self.calibration.path),
+            **_task(case),
         }
 
 
@@ -273,8 +279,8 @@ class Preparation:
 
     # ---------------------------------------------------------------- the reference
 
-    def reference_predictions(self, case: Case) -> numpy.ndarray[Any, Any] | None:
-        """What the float reference of the case's model says on the evaluation inputs: float32 (N, classes).
+    def reference_predictions(self, case: Case) -> Outputs | None:
+        """What the float reference of the case's model says on the evaluation inputs: float32 (N, classes), or all outputs of a detector.
 
         ``None`` where the converting target cannot run the reference; the case is then judged by its card's expectation alone.
         """
@@ -287,10 +293,7 @@ class Preparation:
             path: Path = self._once(key, lambda: self._predict_reference(reference))
         except StageFailed:
             return None
-        import numpy
-
-        predictions: numpy.ndarray[Any, Any] = numpy.load(path, allow_pickle=False)
-        return predictions
+        return read_predictions(path)
 
     def _predict_reference(self, reference: Case) -> Path:
         self.converter.require(reference, convert=False)
@@ -306,16 +309,18 @@ class Preparation:
             "machine": self.converter.probe.get("machine"),
         }
 
+        name = predictions_name(reference, "predictions")
+
         def make(directory: Path) -> Mapping[str, Any]:
             payload = directory / "payload"
             payload.mkdir(exist_ok=True)
             self._progress(f"predicting with {reference.model} in float, the reference")
             with self.converter.start(f"{reference.model}.reference") as agent:
                 agent.load(load_arguments(reference, artifact))
-                return agent.predict({"inputs": str(inputs.path), "outputs": str(payload / "predictions.npy")})
+                return agent.predict(predict_arguments(reference, str(inputs.path), str(payload / name)))
 
         stored = self.store.get_or_make("reference", ingredients, make)
-        return stored.directory / "payload" / "predictions.npy"
+        return stored.directory / "payload" / name
 
 
 def _put_checkpoint(target: Target, path: Path | None) -> str | None:
@@ -367,9 +372,13 @@ def artifact_model(artifact: StoredArtifact) -> Path:
 
 
 def _not_default(case: Case) -> dict[str, Any]:
-    """Device and options, which are ingredients of an artifact only where they are not those of most."""
+    """Device, options and task, which are ingredients of an artifact only where they are not those of most."""
     device, options = agent_device(case.device), case.options
-    return {**({"device": device} if device != "cpu" else {}), **({"options": options} if options else {})}
+    return {**({"device": device} if device != "cpu" else {}), **({"options": options} if options else {}), **_task(case)}
+
+
+def _task(case: Case) -> dict[str, Any]:
+    return {"task": case.card.task} if case.card.task != "classification" else {}
 
 
 def load_arguments(case: Case, artifact: StoredArtifact, put: Callable[[Path], str] = str) -> dict[str, Any]:
@@ -391,4 +400,5 @@ def load_request(case: Case, model: str | None) -> dict[str, Any]:
         "device": agent_device(case.device),
         "options": case.options,
         "input": _input_settings(case),
+        **_task(case),
     }

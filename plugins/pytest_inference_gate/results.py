@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import floor
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -14,8 +13,11 @@ from .backends import CPU
 from .cases import Case
 from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
+from .detection_accuracy import DetectionFigures
 from .device_telemetry import TelemetryResult
 from .outcome import OK, Outcome
+from .percentiles import percentile
+from .picture_spread import median_of_each_picture, spread_over_pictures, spread_over_rounds
 from .published import PublishedFigure
 from .verdict import Verdict, run_is_red, worst
 
@@ -31,7 +33,8 @@ class Replicate:
     process had predicted before. ``telemetry`` is the summary of power, temperatures and clocks meanwhile, None where none was taken.
     ``device_rounds`` are further rounds by the accelerator's own clock, where it has one: they show how much of a round is its work,
     and nothing is judged by them. ``coverage`` is what the runtime told of it afterwards, None where it tells nothing. ``build`` says which
-    of several builds of the model it ran.
+    of several builds of the model it ran. ``pictures``: the rounds go through so many pictures in turn, round k is about picture
+    k modulo their number, and each has its turn equally often.
     """
 
     load: float
@@ -45,11 +48,17 @@ class Replicate:
     device_rounds: tuple[float, ...] = ()
     coverage: Coverage | None = None
     build: int = 0
+    pictures: int = 1
+
+    @property
+    def picture_medians(self) -> tuple[float, ...]:
+        """The median of each picture's rounds, in seconds."""
+        return tuple(median(self.rounds[picture :: self.pictures]) for picture in range(self.pictures))
 
     @property
     def median(self) -> float:
-        """The statistic of the replicate, in seconds."""
-        return median(self.rounds)
+        """The statistic of the replicate, in seconds: the median over its pictures of each picture's median."""
+        return median(self.picture_medians)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,9 @@ class LatencyResult:
     * ``decision``: None where nothing was compared.
     * ``replicate_builds``: which build each replicate ran, where the builder makes another one each time; else empty.
     * ``cost``: wall-clock seconds of all that was measured for the case, both stacks included; None where it is not known.
+    * ``pictures``: how many pictures the rounds went through in turn; ``picture_medians`` has the median over replicates of each of
+      them, ``baseline_pictures`` the same of what was compared with, empty where nothing was. Both are empty for one picture.
+    * ``picture_spread``, ``round_spread``: see :mod:`picture_spread`; None for one picture.
     """
 
     load: float | None
@@ -85,6 +97,11 @@ class LatencyResult:
     pair_ratios: tuple[float, ...] = ()
     cost: float | None = None
     replicate_builds: tuple[int, ...] = ()
+    pictures: int = 1
+    picture_medians: tuple[float, ...] = ()
+    picture_spread: float | None = None
+    round_spread: float | None = None
+    baseline_pictures: tuple[float, ...] = ()
 
     @property
     def build_medians(self) -> tuple[float, ...]:
@@ -110,9 +127,19 @@ class LatencyResult:
             return self.invalid
         return "" if self.decision is None else self.decision.reason
 
-    def decided(self, decision: LatencyDecision, baseline_sessions: Sequence[Sequence[float]]) -> LatencyResult:
-        """The same measurement, compared."""
-        return replace(self, decision=decision, baseline_sessions=tuple(tuple(session) for session in baseline_sessions))
+    def decided(
+        self,
+        decision: LatencyDecision,
+        baseline_sessions: Sequence[Sequence[float]],
+        baseline_pictures: Sequence[Sequence[float]] = (),
+    ) -> LatencyResult:
+        """The same measurement, compared. ``baseline_pictures``: the pictures' medians in each session, or replicate, compared with."""
+        return replace(
+            self,
+            decision=decision,
+            baseline_sessions=tuple(tuple(session) for session in baseline_sessions),
+            baseline_pictures=median_of_each_picture(baseline_pictures) if self.pictures > 1 else (),
+        )
 
     def invalidated(self, reason: str) -> LatencyResult:
         """The same measurement, not to be trusted: the device changed its condition meanwhile. Outranks any decision on it."""
@@ -124,6 +151,19 @@ class AccuracyResult:
     """``metrics`` holds those that a user's own suite adds, by name."""
 
     figures: AccuracyFigures
+    decision: AccuracyDecision
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.decision.verdict
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """The accuracy of a detector. ``metrics`` holds those that a user's own suite adds, by name."""
+
+    figures: DetectionFigures
     decision: AccuracyDecision
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -174,6 +214,7 @@ class CaseResult:
     for most cases; ``device`` is the marker of the kind of device that it runs on; ``nodeids`` are the tests that were about this case.
     ``board`` is the name of the device among several, as in ``DeviceResult.name``.
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
+    ``accuracy`` is that of a classifier, ``detection`` that of a detector.
     ``published``: what others measured on such a board, which has no say in any verdict.
     """
 
@@ -191,6 +232,7 @@ class CaseResult:
     outcome: Outcome = OK
     latency: LatencyResult | None = None
     accuracy: AccuracyResult | None = None
+    detection: DetectionResult | None = None
     artifact: ArtifactResult | None = None
     coverage: CoverageResult | None = None
     peak_rss_bytes: int | None = None
@@ -322,27 +364,6 @@ class RunResult:
         return run_is_red((case.verdict for case in self.cases), self.relaxed)
 
 
-def percentile(values: Sequence[float], q: float) -> float:
-    """The value below which ``q`` percent (0 to 100) of the values lie, in their own unit.
-
-    Between two of the sorted values it is interpolated linearly, at the position (n - 1) q / 100 counted from 0: definition 7 of
-    R. J. Hyndman and Y. Fan, The American Statistician 50, 1996, which is the default of NumPy too.
-
-    Raises ValueError for no values, or q out of range.
-    """
-    if not values:
-        raise ValueError("there are no values to take a percentile of")
-    if not 0 <= q <= 100:
-        raise ValueError(f"a percentile lies between 0 and 100, not at {q}")
-    ordered = sorted(values)
-    position = (len(ordered) - 1) * q / 100
-    below = floor(position)
-    share = position - below
-    if share == 0:
-        return ordered[below]
-    return ordered[below] + (ordered[below + 1] - ordered[below]) * share
-
-
 def summarize_replicates(replicates: Sequence[Replicate], *, batch: int) -> LatencyResult:
     """One case's latency from all of its replicates, not compared with anything yet.
 
@@ -356,6 +377,10 @@ def summarize_replicates(replicates: Sequence[Replicate], *, batch: int) -> Late
     pooled = [duration for replicate in replicates for duration in replicate.rounds]
     first = [replicate.first_inference for replicate in replicates if replicate.first_inference is not None]
     typical = median(medians)
+    pictures = replicates[0].pictures
+    if any(replicate.pictures != pictures or len(replicate.rounds) % pictures for replicate in replicates):
+        raise ValueError("the replicates did not go through the same number of pictures in whole cycles")
+    of_pictures = median_of_each_picture([replicate.picture_medians for replicate in replicates]) if pictures > 1 else ()
     return LatencyResult(
         load=median(replicate.load for replicate in replicates),
         first_inference=median(first) if first else None,
@@ -367,4 +392,8 @@ def summarize_replicates(replicates: Sequence[Replicate], *, batch: int) -> Late
         p99=percentile(pooled, 99) if len(pooled) >= ROUNDS_FOR_P99 else None,
         throughput=batch / typical,
         unsteady=sum(not replicate.steady for replicate in replicates),
+        pictures=pictures,
+        picture_medians=of_pictures,
+        picture_spread=spread_over_pictures(of_pictures) if pictures > 1 else None,
+        round_spread=spread_over_rounds([replicate.rounds for replicate in replicates], pictures) if pictures > 1 else None,
     )

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .cases import Case
+from .detection_run import detect
+from .predictions import predict_arguments, predictions_name, read_predictions
 from .preparation import PreparedInputs, load_arguments
 from .results import Replicate
 from .sweep import Plan, measure_loaded
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from .agent_process import AgentProcess
     from .artifacts import StoredArtifact
+    from .coco_evaluation import Detections
+    from .predictions import Outputs
     from .targets import Target
 
 
@@ -57,26 +61,47 @@ class Runner:
 
     def predict_prepared(self, inputs: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
         """Outputs, float32 (N, classes), for float32 inputs (N,) + the card's input shape that are preprocessed already."""
-        import numpy
-
-        shape = tuple(self.case.card.input.shape)
-        if inputs.shape[1:] != shape or len(inputs) == 0:
-            raise ValueError(f"expected at least one input of shape {shape}, but got an array of shape {inputs.shape}")
-        source, found = Path(self._directory.name) / "inputs.npy", Path(self._directory.name) / "outputs.npy"
-        numpy.save(source, numpy.ascontiguousarray(inputs, dtype=numpy.float32))
-        there = self._target.place_for(found)
-        self._agent.predict({"inputs": self._target.put(source), "outputs": there})
-        self._target.fetch(there, found)
-        outputs: numpy.ndarray[Any, Any] = numpy.load(found, allow_pickle=False)
-        return outputs
+        if self.case.card.task == "detection":
+            raise ValueError(f"{self.case.id} is a detector, which has several outputs: use detect() or detect_prepared()")
+        return self._outputs(inputs)[0]
 
     def predict(self, pictures: Sequence[Any]) -> numpy.ndarray[Any, Any]:
         """Outputs, float32 (N, classes), for pictures (arrays of H x W [x C]) that are preprocessed here as the card says."""
         return self.predict_prepared(self._preprocess(pictures))
 
+    def detect_prepared(self, inputs: numpy.ndarray[Any, Any]) -> Sequence[Detections]:
+        """What a detector finds in preprocessed inputs, one a picture: boxes (K, 4), scores (K,) and classes (K,), the highest score first.
+
+        Boxes are ymin, xmin, ymax, xmax in 0..1 of the picture, classes are counted from 0.
+        """
+        if self.case.card.task != "detection":
+            raise ValueError(f"{self.case.id} is no detector: use predict() or predict_prepared()")
+        return detect(self.case.card, self._outputs(inputs)).detections
+
+    def detect(self, pictures: Sequence[Any]) -> Sequence[Detections]:
+        """What a detector finds in pictures (arrays of H x W [x C]) that are preprocessed here as the card says."""
+        return self.detect_prepared(self._preprocess(pictures))
+
+    def _outputs(self, inputs: numpy.ndarray[Any, Any]) -> Outputs:
+        import numpy
+
+        shape = tuple(self.case.card.input.shape)
+        if inputs.shape[1:] != shape or len(inputs) == 0:
+            raise ValueError(f"expected at least one input of shape {shape}, but got an array of shape {inputs.shape}")
+        source, found = (
+            Path(self._directory.name) / "inputs.npy",
+            Path(self._directory.name) / predictions_name(self.case, "outputs"),
+        )
+        numpy.save(source, numpy.ascontiguousarray(inputs, dtype=numpy.float32))
+        there = self._target.place_for(found)
+        self._agent.predict(predict_arguments(self.case, self._target.put(source), there))
+        self._target.fetch(there, found)
+        return read_predictions(found)
+
     def measure(self) -> Replicate:
         """One replicate in this agent: warm-up until steady, then the rounds, on the card's own evaluation pictures."""
-        return measure_loaded(self._agent, self._target.put(self._evaluation().path), self._plan, self.load_seconds)
+        inputs, pictures = self._target.put(self._evaluation().path), self.case.card.measuring.pictures
+        return measure_loaded(self._agent, inputs, self._plan, self.load_seconds, pictures=pictures)
 
     def close(self) -> None:
         self._agent.close()

@@ -74,7 +74,10 @@ def measure_replicate(
     with role.start(log_name) as agent:
         loaded = agent.load(load_arguments(case, artifact, role.target.put))
         telemetry = telemetry_wish(role.probe.get("device") or {}, case.device) if with_telemetry else None
-        return measure_loaded(agent, role.target.put(inputs.path), plan, loaded["seconds"], telemetry=telemetry)
+        pictures = case.card.measuring.pictures
+        return measure_loaded(
+            agent, role.target.put(inputs.path), plan, loaded["seconds"], pictures=pictures, telemetry=telemetry
+        )
 
 
 def telemetry_wish(facts: Mapping[str, Any], device: str) -> dict[str, str] | None:
@@ -100,15 +103,29 @@ def telemetry_remarks(replicates: Iterable[Replicate]) -> list[str]:
 
 
 def measure_loaded(
-    agent: AgentProcess, inputs: str, plan: Plan, load_seconds: float, *, telemetry: Mapping[str, str] | None = None
+    agent: AgentProcess,
+    inputs: str,
+    plan: Plan,
+    load_seconds: float,
+    *,
+    pictures: int = 1,
+    telemetry: Mapping[str, str] | None = None,
 ) -> Replicate:
-    """Warm up and measure in an agent that has its model loaded; ``inputs`` is a path there, ``telemetry`` of
-    :func:`telemetry_wish`.
+    """Warm up and measure in an agent that has its model loaded; ``inputs`` is a path there, whose first ``pictures`` the rounds go through
+    in turn, ``telemetry`` of :func:`telemetry_wish`.
 
     Raises :class:`StageFailed`.
     """
     wish: dict[str, Any] = {} if telemetry is None else {"telemetry": dict(telemetry)}
+    if pictures > 1:
+        wish["pictures"] = pictures
     measured = agent.measure({"inputs": inputs, "warmup": dict(plan.warm_up), "rounds": dict(plan.rounds), **wish})
+    if measured.get("pictures", 1) != pictures or len(measured["rounds"]) % pictures:
+        message = (
+            f"the agent measured {len(measured['rounds'])} rounds on {measured.get('pictures', 1)} pictures, and was asked for whole cycles"
+            f" of {pictures}: measure with the agent of this release"
+        )
+        raise StageFailed(Outcome("run_error", "measure", message))
     return Replicate(
         load=load_seconds,
         first_inference=measured["first_inference"],
@@ -120,6 +137,7 @@ def measure_loaded(
         telemetry=measured.get("telemetry"),
         device_rounds=tuple(measured.get("device_rounds") or ()),
         coverage=runtime_coverage(measured, "measure"),
+        pictures=pictures,
     )
 
 

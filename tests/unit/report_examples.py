@@ -12,6 +12,7 @@ import numpy
 from pytest_inference_gate.accuracy import OTHER_STACK, AccuracyFigures, compare_predictions, judge_accuracy
 from pytest_inference_gate.coverage import Coverage, OperationElsewhere, judge_coverage
 from pytest_inference_gate.decision import correct_for_family, decide
+from pytest_inference_gate.detection_accuracy import ClassPrecision, DetectionDemands, DetectionFigures, judge_detections
 from pytest_inference_gate.outcome import Outcome
 from pytest_inference_gate.paired_decision import decide_pairs
 from pytest_inference_gate.results import (
@@ -20,6 +21,7 @@ from pytest_inference_gate.results import (
     CaseResult,
     ComparedSession,
     CoverageResult,
+    DetectionResult,
     DeviceResult,
     LatencyResult,
     OtherStack,
@@ -218,6 +220,56 @@ def run_of(*cases: CaseResult, mode: str = "compare", **more: object) -> RunResu
     )
     phases = {"fetch": 0.0, "convert": 12.34, "predict": 3.21, "measure": 40.0}
     return RunResult(mode=mode, device=device, cases=list(cases), phases=phases, **more)  # type: ignore[arg-type]
+
+
+def detected(*, annotated: bool = True, drop: float = 0.0977) -> CaseResult:
+    """A detector that finds less than its float model; without annotations, of which fewer detections have a partner."""
+    known = DetectionFigures(
+        n=200,
+        objects=612,
+        map=0.7101 - drop,
+        map50=0.8012,
+        map75=0.6604,
+        ar100=0.6999,
+        reference_map=0.7101,
+        reference_map50=0.9023,
+        reference_map75=0.7702,
+        reference_ar100=0.8011,
+        drop=drop,
+        drop_p=0.001,
+        smallest_detectable_drop=0.0144,
+        swaps=999,
+        expected_p=None,
+        classes=tuple(ClassPrecision(f"digit {number}", 60, 0.5 + 0.03 * number, 0.71) for number in range(9)),
+        lost=81,
+        won=12,
+        matched=0.8421,
+        matched_p=None,
+        detections=540,
+        reference_detections=600,
+        mean_iou=0.9132,
+        score_drift=0.0412,
+        score_drift_signed=-0.0312,
+        class_changes=7,
+        lost_detections=83,
+        new_detections=23,
+        matching_score=0.3,
+        worst=("scene_017.png", "scene_003.png"),
+        nan_count=0,
+        reference_nan_count=0,
+        alpha=0.01,
+    )
+    if not annotated:
+        nothing = dict.fromkeys(("objects", "map", "map50", "map75", "ar100", "drop", "drop_p", "lost", "won"))
+        nothing |= dict.fromkeys(("reference_map", "reference_map50", "reference_map75", "reference_ar100"))
+        nothing |= {"smallest_detectable_drop": None}
+        known = replace(known, **nothing, classes=(), swaps=0, matched_p=0.0005)  # type: ignore[arg-type]
+    demands = DetectionDemands(matched=None if annotated else 0.9)
+    result = measured("digit_scenes", compared=False)
+    result.accuracy = None
+    result.detection = DetectionResult(known, judge_detections(known, demands), {"precision at 0.5": 0.91})
+    result.conclude(result.detection.verdict, result.detection.decision.reason)
+    return result
 
 
 def everything() -> RunResult:

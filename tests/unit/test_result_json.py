@@ -21,6 +21,7 @@ from report_examples import (
     case_with,
     corrected,
     covered,
+    detected,
     everything,
     figures,
     latency,
@@ -31,6 +32,7 @@ from report_examples import (
 )
 
 from pytest_inference_gate.errors import GateError
+from pytest_inference_gate.percentiles import percentile
 from pytest_inference_gate.report.result_json import build_document, read_schema, write_document
 from pytest_inference_gate.results import (
     ROUNDS_FOR_P99,
@@ -39,7 +41,6 @@ from pytest_inference_gate.results import (
     DeviceResult,
     Replicate,
     RunResult,
-    percentile,
     summarize_replicates,
 )
 from pytest_inference_gate.verdict import Verdict
@@ -96,6 +97,7 @@ class TestDocument:
             against(paired(), paired("slow", factor=1.12), paired("hasty", factor=1.12, most=5)),
             run_of(out_of_budget(), compared_sessions=SESSIONS),
             run_of(covered(), covered(None), covered(before=None)),
+            run_of(detected(), detected(annotated=False)),
             run_of(case_with(Verdict.INVALID), relaxed=frozenset({"invalid"}), exit_status=0),
         ],
     )
@@ -115,7 +117,7 @@ class TestDocument:
 
     def test_the_schema_names_every_key(self) -> None:
         schema = read_schema()
-        for run in (everything(), run_of(measured(), compared_sessions=SESSIONS), against(paired(factor=1.12))):
+        for run in (everything(), run_of(measured(), detected(), compared_sessions=SESSIONS), against(paired(factor=1.12))):
             assert list(undeclared(build_document(run), schema, schema["$defs"])) == []
 
     def test_the_reference_explains_every_key(self) -> None:
@@ -166,6 +168,16 @@ class TestDocument:
         assert (alone["verdict"], alone["baseline"], alone["reason"]) == (None, None, "")
         lost = build_document(run_of(covered(None)))["cases"][0]["coverage"]
         assert (lost["verdict"], lost["found"]) == ("fallback", None)
+
+    def test_a_detector(self) -> None:
+        case = build_document(run_of(detected()))["cases"][0]
+        assert case["accuracy"] is None
+        assert case["detection"]["verdict"] == "inaccurate"
+        assert case["detection"]["map"] == pytest.approx(0.6124)
+        assert (case["detection"]["drop"], case["detection"]["p_value"]) == (0.0977, 0.001)
+        assert case["detection"]["classes"][0] == {"name": "digit 0", "objects": 60, "ap": 0.5, "reference_ap": 0.71}
+        assert case["detection"]["metrics"] == {"precision at 0.5": 0.91}
+        assert build_document(run_of(measured()))["cases"][0]["detection"] is None
 
     def test_a_run_of_two_stacks(self) -> None:
         document = build_document(against(paired("slow", factor=1.12)))

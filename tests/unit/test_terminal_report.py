@@ -20,6 +20,7 @@ from report_examples import (
     case_with,
     corrected,
     covered,
+    detected,
     documented_failure,
     everything,
     failed,
@@ -640,3 +641,70 @@ def test_importing_the_reports_imports_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"
+
+
+class TestDetectors:
+    def test_columns_show_themselves_where_a_case_is_a_detector(self) -> None:
+        lines = table_lines(run_of(measured(), detected()), width=200)
+        header = " ".join(lines)
+        for word in ("mAP", "AP50", "matched", "top-1"):
+            assert word in header
+        (row,) = [line for line in lines if "digit_scenes" in line]
+        for figure in ("61.24", "80.12", "9.77", "84.21"):
+            assert figure in row
+        assert "mAP" not in " ".join(table_lines(run_of(measured()), width=200))
+        assert "top-1" not in " ".join(table_lines(run_of(detected()), width=200))
+
+    def test_the_message_of_a_drop(self) -> None:
+        case = detected()
+        assert case.detection is not None
+        text = accuracy_failure_message(case, case.detection.decision, ["tensorflow 2.15 -> 2.21"], reproduce="pytest x")
+        assert (
+            text
+            == """\
+digit_scenes-tflite-int8-b1-t1 is inaccurate: mAP 0.6124, the float reference's 0.7101 on 200 pictures (81 of 612 objects lost, \
+12 won): a drop of 0.0977, beyond the tolerance of 0.01, and hardly by chance (p = 0.001)
+
+  pictures     200, with 612 objects
+  mAP          0.6124  (AP50 0.8012, AP75 0.6604, AR100 0.6999)
+  reference's  0.7101  (AP50 0.9023, AP75 0.7702, AR100 0.8011)
+  drop         0.0977
+  lost, won    81, 12 objects
+  p-value      0.001
+  matched      84.21 % of 540 and 600 detections that score 0.3 and more
+  pairs        mean IoU 0.9132, scores -0.0312 on the mean
+  alone        83 lost, 23 new, 7 of another class
+  precision at 0.5 0.91
+
+  AP of each class, the largest loss first
+    class        AP    reference's  objects
+    digit 0  0.5000         0.7100       60
+    digit 1  0.5300         0.7100       60
+    digit 2  0.5600         0.7100       60
+    digit 3  0.5900         0.7100       60
+    digit 4  0.6200         0.7100       60
+    digit 5  0.6500         0.7100       60
+    digit 6  0.6800         0.7100       60
+    digit 7  0.7100         0.7100       60
+    and 1 other class
+
+  pictures that lost most: scene_017.png, scene_003.png
+
+  changed since the baseline:
+    tensorflow 2.15 -> 2.21
+
+  next: compare calibration data, preprocessing and converter version with those of the last good
+        run; if the drop is accepted, raise the tolerance on the model's card
+
+  to evaluate this case again:
+    pytest x"""
+        )
+
+    def test_the_message_without_annotations(self) -> None:
+        case = detected(annotated=False)
+        assert case.detection is not None
+        text = accuracy_failure_message(case, case.detection.decision, paired=True)
+        assert "below the 90.0% asked for" in text
+        assert "mAP" not in text and "AP of each class" not in text
+        assert "  pictures      200\n" in text
+        assert "compared with the other stack, picture by picture" in text

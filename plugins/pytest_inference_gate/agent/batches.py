@@ -30,6 +30,29 @@ def first_batch(path, size):
     return _batch(_load(path), 0, size)
 
 
+class Batches:
+    """``count`` batches of ``size`` pictures of the file ``path``, each other pictures than the one before.
+
+    They begin evenly spaced, ``size`` apart where there are pictures enough; a batch that the file ends in goes on from its beginning.
+    """
+
+    def __init__(self, path, size, count):
+        # type: (str, int, int) -> None
+        self._array = _load(path)
+        there = len(self._array)
+        if there < count:
+            raise AgentError("rounds on %d pictures in turn need as many, and %s holds %d" % (count, path, there))
+        self._size, self._step = size, max(1, min(size, there // count))
+
+    def take(self, number):
+        # type: (int) -> Any
+        first = number * self._step
+        if first + self._size <= len(self._array):
+            return _batch(self._array, first, self._size)
+        rows = [(first + row) % len(self._array) for row in range(self._size)]
+        return numpy.ascontiguousarray(self._array[rows])
+
+
 def predict(runner, size, inputs_path, outputs_path):
     # type: (Any, int, str, str) -> int
     """Write the float32 outputs (N, values) of all pictures of ``inputs_path``; returns N."""

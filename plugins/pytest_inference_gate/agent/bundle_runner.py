@@ -61,6 +61,12 @@ class Failed(Exception):
 # Files
 
 
+def predictions_suffix(case):
+    # type: (Facts) -> str
+    """Of a detector all outputs are kept, which takes a file of several arrays."""
+    return ".npz" if case["load"].get("task") == "detection" else ".npy"
+
+
 def digest_of(path):
     # type: (str) -> str
     digest = hashlib.sha256()
@@ -459,10 +465,13 @@ class Runner:
 
         def act():
             # type: () -> str
-            found = os.path.join(self.done, name + ".npy")
+            suffix = predictions_suffix(case)
+            found = os.path.join(self.done, name + suffix)
             with Agent(self, name + "-predict") as agent:
                 loaded = agent.ask("load", self._arguments(case))
-                wish = {"inputs": os.path.join(self.files, case["inputs"]), "outputs": found + ".tmp.npy"}
+                wish = {"inputs": os.path.join(self.files, case["inputs"]), "outputs": found + ".tmp" + suffix}  # type: Facts
+                if suffix == ".npz":
+                    wish["all_outputs"] = True
                 reply = agent.ask("predict", wish)
             os.replace(wish["outputs"], found)
             record = {"load": loaded, "predict": reply, "sha256": digest_of(found)}
@@ -507,6 +516,8 @@ class Runner:
         with Agent(self, name) as agent:
             loaded = agent.ask("load", self._arguments(case))
             wish = dict(self.plan["measure"], inputs=os.path.join(self.files, case["inputs"]))
+            if case["pictures"] > 1:
+                wish["pictures"] = case["pictures"]
             if replicate < REPLICATES_WITH_TELEMETRY:
                 wish.update(telemetry_wish(facts, case))
             measured = agent.ask("measure", wish)
@@ -541,8 +552,9 @@ class Runner:
             name = self._case_name(number)
             predicted = read_json(self._record(name + "-predict"))
             if predicted is not None:
-                predicted["file"] = "predictions/%s.npy" % name
-                members[predicted["file"]] = os.path.join(self.done, name + ".npy")
+                suffix = predictions_suffix(case)
+                predicted["file"] = "predictions/%s%s" % (name, suffix)
+                members[predicted["file"]] = os.path.join(self.done, name + suffix)
             replicates = [read_json(self._record(one[:-5])) for one in names if is_replicate(one, name)]
             cases[case["id"]] = {"predict": predicted, "replicates": replicates, "failure": self._failure(number)}
         builds = {}  # type: Facts

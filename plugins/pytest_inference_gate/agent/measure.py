@@ -2,6 +2,9 @@
 
 A round is one call of what ``Runner.prepared()`` gives. The measured loop holds two readings of the clock, the call and one store, so that
 what it finds is what a bare loop around the runtime's own call would find.
+
+Where rounds go through several pictures in turn (``PictureCycle``), the next one is put in place between the rounds: before the first
+reading of the clock, so that a round holds nothing more. Round k is then about the picture k modulo their number.
 """
 
 import gc
@@ -9,6 +12,8 @@ import sys
 import time
 from collections import namedtuple
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
+
+from .picture_cycle import PictureCycle  # noqa: F401
 
 MAXIMUM_DEVICE_ROUNDS = 100
 
@@ -30,20 +35,30 @@ def median(values):
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2.0
 
 
-def warm_up(call, rule, clock):
-    # type: (Callable[[], Any], Dict[str, Any], Clock) -> Tuple[int, float, bool]
+def whole_cycles(rounds, pictures):
+    # type: (int, int) -> int
+    """The least number of rounds, ``rounds`` or more, in which each picture has its turn equally often."""
+    return -(-rounds // pictures) * pictures
+
+
+def warm_up(call, rule, clock, cycle=None):
+    # type: (Callable[[], Any], Dict[str, Any], Clock, Optional[PictureCycle]) -> Tuple[int, float, bool]
     """Run until steady; returns rounds, seconds, and whether it became steady.
 
-    Steady means that the medians of the last two windows of ``rule["window"]`` rounds differ by no more than ``rule["agreement"]`` of
-    the smaller. That ends the warm-up once ``minimum_rounds`` and ``minimum_seconds`` are over; ``maximum_seconds`` ends it in any case,
-    after the round in which it passes.
+    Steady means that the medians of the last two windows of ``rule["window"]`` rounds (whole cycles of pictures) differ by no more than
+    ``rule["agreement"]`` of the smaller. That ends the warm-up once ``minimum_rounds`` and ``minimum_seconds`` are over;
+    ``maximum_seconds`` ends it in any case, after the round in which it passes.
     """
     window = max(1, int(rule["window"]))
+    if cycle is not None:
+        window = whole_cycles(window, cycle.pictures)
     durations = []  # type: List[float]
     total = 0.0
     maximum = rule["maximum_seconds"] / clock.unit
     read = clock.read
     while total < maximum:
+        if cycle is not None:
+            call = cycle.turn(len(durations))
         start = read()
         call()
         durations.append(read() - start)
@@ -67,11 +82,30 @@ def _block(call, count, read):
     return durations
 
 
-def measured_rounds(call, rule, clock):
-    # type: (Callable[[], Any], Dict[str, Any], Clock) -> List[float]
-    """Durations in seconds of at least ``minimum`` rounds that take ``minimum_seconds`` together, and of at most ``maximum`` rounds."""
+def _turns(cycle, first, count, read):
+    # type: (PictureCycle, int, int, Callable[[], float]) -> List[float]
+    """:func:`_block` on the pictures from ``first`` on, each put in place before its round begins."""
+    turn = cycle.turn
+    durations = [0] * count  # type: List[float]
+    for index in range(count):
+        call = turn(first + index)
+        start = read()
+        call()
+        durations[index] = read() - start
+    return durations
+
+
+def measured_rounds(call, rule, clock, cycle=None):
+    # type: (Callable[[], Any], Dict[str, Any], Clock, Optional[PictureCycle]) -> List[float]
+    """Durations in seconds of at least ``minimum`` rounds that take ``minimum_seconds`` together, and of at most ``maximum`` rounds.
+
+    With a ``cycle``, of whole cycles alone: as many as ``minimum`` takes, and one at least.
+    """
     maximum = max(1, int(rule["maximum"]))
-    durations = _block(call, max(1, min(int(rule["minimum"]), maximum)), clock.read)
+    minimum = max(1, min(int(rule["minimum"]), maximum))
+    if cycle is not None:
+        return _measured_cycles(cycle, minimum, maximum, rule["minimum_seconds"], clock)
+    durations = _block(call, minimum, clock.read)
     while len(durations) < maximum:
         seconds = sum(durations) * clock.unit
         missing = rule["minimum_seconds"] - seconds
@@ -79,6 +113,21 @@ def measured_rounds(call, rule, clock):
             break
         wanted = int(missing / seconds * len(durations)) + 1 if seconds > 0 else len(durations)
         durations += _block(call, min(wanted, maximum - len(durations)), clock.read)
+    return [duration * clock.unit for duration in durations]
+
+
+def _measured_cycles(cycle, minimum, maximum, minimum_seconds, clock):
+    # type: (PictureCycle, int, int, float, Clock) -> List[float]
+    pictures = cycle.pictures
+    most = max(maximum // pictures * pictures, whole_cycles(minimum, pictures))
+    durations = _turns(cycle, 0, whole_cycles(minimum, pictures), clock.read)
+    while len(durations) < most:
+        seconds = sum(durations) * clock.unit
+        missing = minimum_seconds - seconds
+        if missing <= 0:
+            break
+        wanted = int(missing / seconds * len(durations)) + 1 if seconds > 0 else len(durations)
+        durations += _turns(cycle, len(durations), min(whole_cycles(wanted, pictures), most - len(durations)), clock.read)
     return [duration * clock.unit for duration in durations]
 
 
@@ -100,14 +149,19 @@ def peak_rss_bytes():
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def measure_block(call, rounds):
-    # type: (Callable[[], Any], int) -> List[float]
-    """Durations in seconds of exactly so many rounds, without warm-up."""
+def measure_block(call, rounds, cycle=None, picture=0):
+    # type: (Optional[Callable[[], Any]], int, Optional[PictureCycle], int) -> List[float]
+    """Durations in seconds of exactly so many rounds, without warm-up; with a ``cycle``, instead of ``call``, from ``picture`` on."""
     clock = best_clock()
     was_enabled = gc.isenabled()
     gc.disable()  # no collection before it either: a collection takes longer than the block of a small model
     try:
-        return [duration * clock.unit for duration in _block(call, max(1, rounds), clock.read)]
+        if cycle is not None:
+            durations = _turns(cycle, picture, max(1, rounds), clock.read)
+        else:
+            assert call is not None
+            durations = _block(call, max(1, rounds), clock.read)
+        return [duration * clock.unit for duration in durations]
     finally:
         if was_enabled:
             gc.enable()
@@ -123,18 +177,25 @@ def run_until(call, end):
     return count
 
 
-def device_rounds(call, count):
-    # type: (Callable[[], float], int) -> List[float]
+def device_rounds(call, count, cycle=None):
+    # type: (Callable[[], float], int, Optional[PictureCycle]) -> List[float]
     """Rounds by the accelerator's own clock: ``call`` does one inference and returns its seconds by that clock.
 
-    They tell how much of a round is the accelerator's work, and are not what is gated.
+    They tell how much of a round is the accelerator's work, and are not what is gated. With a ``cycle`` they go through the pictures too.
     """
-    return [call() for _ in range(min(count, MAXIMUM_DEVICE_ROUNDS))]
+    wanted = min(count, MAXIMUM_DEVICE_ROUNDS)
+    if cycle is None:
+        return [call() for _ in range(wanted)]
+    wanted = max(wanted // cycle.pictures, 1) * cycle.pictures
+    return [cycle.turn_on_device(number)() for number in range(min(wanted, count))]
 
 
-def measure(call, warmup, rounds, first):
-    # type: (Callable[[], Any], Optional[Dict[str, Any]], Dict[str, Any], bool) -> Dict[str, Any]
-    """Warm up and measure ``call``; ``first`` says that it has not run in this process yet. ``warmup`` None: no warm-up."""
+def measure(call, warmup, rounds, first, cycle=None):
+    # type: (Callable[[], Any], Optional[Dict[str, Any]], Dict[str, Any], bool, Optional[PictureCycle]) -> Dict[str, Any]
+    """Warm up and measure ``call``; ``first`` says that it has not run in this process yet. ``warmup`` None: no warm-up.
+
+    ``call`` is on the first picture; with a ``cycle`` that alone makes the first inference, and all else goes through the pictures in turn.
+    """
     clock = best_clock()
     first_inference = None
     gc.collect()
@@ -143,9 +204,9 @@ def measure(call, warmup, rounds, first):
     try:
         if first:
             first_inference = _block(call, 1, clock.read)[0] * clock.unit
-        warmup_rounds, warmup_seconds, steady = warm_up(call, warmup, clock) if warmup else (0, 0.0, False)
+        warmup_rounds, warmup_seconds, steady = warm_up(call, warmup, clock, cycle) if warmup else (0, 0.0, False)
         begun = time.monotonic()
-        durations = measured_rounds(call, rounds, clock)
+        durations = measured_rounds(call, rounds, clock, cycle)
         ended = time.monotonic()
     finally:
         if was_enabled:
@@ -156,6 +217,7 @@ def measure(call, warmup, rounds, first):
         "warmup_seconds": warmup_seconds,
         "steady": steady,
         "rounds": durations,
+        "pictures": 1 if cycle is None else cycle.pictures,
         "begun": begun,  # of the measured rounds, by time.monotonic, which processes share
         "ended": ended,
         "clock": clock.name,

@@ -84,6 +84,7 @@ class Session:
         self._runner = None  # type: Any
         self._batch = 1
         self._fresh = False  # loaded, and no inference since
+        self._cycle = None  # type: Any  # of pictures, where the last measurement was on several
 
     def probe(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
@@ -122,7 +123,7 @@ class Session:
             **more,
         )
         seconds = time.perf_counter() - start
-        self._runner, self._batch, self._fresh = runner, int(arguments["batch"]), True
+        self._runner, self._batch, self._fresh, self._cycle = runner, int(arguments["batch"]), True, None
         return {"seconds": seconds, "inputs": runner.inputs, "outputs": runner.outputs, "runtime": runtime}
 
     def _loaded(self):
@@ -143,19 +144,22 @@ class Session:
 
     def measure(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
-        from . import batches, device_facts, measure
+        from . import batches, device_facts, measure, picture_cycle
 
-        runner = self._loaded()
-        runner.set_inputs(batches.first_batch(arguments["inputs"], self._batch))
+        runner, inputs, pictures = self._loaded(), arguments["inputs"], int(arguments.get("pictures", 1))
+        cycle = picture_cycle.PictureCycle(runner, inputs, self._batch, pictures) if pictures > 1 else None
+        self._cycle = cycle
+        if cycle is None:
+            runner.set_inputs(batches.first_batch(inputs, self._batch))
         before = device_facts.condition()
         first, self._fresh = self._fresh, False
-        call = runner.prepared()
-        result = measure.measure(call, arguments.get("warmup"), arguments["rounds"], first)
+        call = runner.prepared() if cycle is None else cycle.turn(0)
+        result = measure.measure(call, arguments.get("warmup"), arguments["rounds"], first, cycle)
         on_device = runner.prepared_on_device() if hasattr(runner, "prepared_on_device") else None
-        result["device_rounds"] = measure.device_rounds(on_device, len(result["rounds"])) if on_device else None
+        result["device_rounds"] = measure.device_rounds(on_device, len(result["rounds"]), cycle) if on_device else None
         result["condition"] = device_facts.span(before, device_facts.condition())
         if arguments.get("telemetry") is not None:
-            result["telemetry"] = self._telemetry(arguments["telemetry"], call)
+            result["telemetry"] = self._telemetry(arguments["telemetry"], call if cycle is None else cycle.turn(0))
         result["coverage"] = self._coverage()
         return result
 
@@ -184,11 +188,16 @@ class Session:
 
     def measure_block(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
-        """A few more rounds on the inputs of the ``measure`` before it: short, since another agent waits for its turn."""
+        """A few more rounds on the inputs of the ``measure`` before it: short, since another agent waits for its turn.
+
+        Where those were several pictures, they go on from the one that ``picture`` counts.
+        """
         from . import measure
 
-        runner = self._loaded()
-        return {"rounds": measure.measure_block(runner.prepared(), int(arguments["rounds"]))}
+        runner, rounds = self._loaded(), int(arguments["rounds"])
+        if self._cycle is not None:
+            return {"rounds": measure.measure_block(None, rounds, self._cycle, int(arguments.get("picture", 0)))}
+        return {"rounds": measure.measure_block(runner.prepared(), rounds)}
 
     def canary(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]

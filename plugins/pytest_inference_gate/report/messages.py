@@ -14,6 +14,8 @@ from ..results import AccuracyResult, CaseResult, CoverageResult, LatencyResult
 from ..sequential import MOST
 from ..verdict import Verdict
 from .advice import ONE_ROLE, latency_next_step
+from .detections import detection_rows
+from .pictures import picture_rows
 from .plots import durations_plot, ratios_plot
 from .terminal import energy_change, millijoules, milliseconds, ratio_text
 
@@ -91,7 +93,9 @@ def latency_failure_message(
         if not invalid:
             lines += _decided_by(decision, latency, first)
     if latency is not None:
-        lines += [_row("cost", _cost(latency)), *_telemetry(case.telemetry), *_measured(latency)]
+        limit = 1.0 if decision is None else 1 + decision.threshold
+        pictures = [line for row in picture_rows(latency, limit) for line in _wrapped(_row(*row), " " * 14)]
+        lines += [*pictures, _row("cost", _cost(latency)), *_telemetry(case.telemetry), *_measured(latency)]
     lines += _changes(software_changes, paired=paired)
     exhausted = _is_exhausted(latency, first)
     lines += _next(next_step or latency_next_step(verdict, decision, paired=paired, exhausted=exhausted))
@@ -117,6 +121,8 @@ def accuracy_failure_message(
     lines = [f"{case.name} is {_words(decision.verdict)}: {decision.reason}"]
     if case.accuracy is not None:
         lines += _figures(case.accuracy, decision, paired=paired)
+    if case.detection is not None:
+        lines += detection_rows(case.detection, decision, paired=paired)
     lines += _changes(software_changes, paired=paired)
     advice = _ACCURACY_NEXT_PAIRED if paired else _ACCURACY_NEXT
     lines += _next(next_step or advice.get(decision.verdict))
@@ -213,12 +219,19 @@ def broken_message(
     return "\n".join(lines)
 
 
-def no_baseline_message(case_id: str, command: str, close_matches: Sequence[str] = (), other_devices: Sequence[str] = ()) -> str:
+def no_baseline_message(
+    case_id: str,
+    command: str,
+    close_matches: Sequence[str] = (),
+    other_devices: Sequence[str] = (),
+    *,
+    incomparable: str | None = None,
+) -> str:
     """Several lines on a case that the baseline does not know. ``command`` is the one that records it.
 
-    ``other_devices`` are those that do have baselines.
+    ``other_devices`` are those that do have baselines; ``incomparable`` says why a baseline that knows the case cannot be compared with.
     """
-    lines = [f"{case_id} has no baseline to be compared with"]
+    lines = [f"{case_id} has no baseline to be compared with{f': {incomparable}' if incomparable else ''}"]
     if close_matches:
         lines += ["", f"  the baseline has {', '.join(close_matches)}: was the case renamed?"]
     if other_devices:

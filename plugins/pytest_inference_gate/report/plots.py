@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 from statistics import median
 
-from ..results import percentile
+from ..percentiles import percentile
 from .terminal import milliseconds
 
 WIDTH = 76

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import Enum
 from math import isfinite
 from numbers import Integral, Real
@@ -26,6 +26,7 @@ from ..results import (
     CaseResult,
     ComparedSession,
     CoverageResult,
+    DetectionResult,
     DeviceResult,
     LatencyResult,
     OtherStack,
@@ -145,6 +146,7 @@ def _case(case: CaseResult) -> dict[str, Any]:
         },
         "latency": None if case.latency is None else _latency(case.latency),
         "accuracy": None if case.accuracy is None else _accuracy(case.accuracy),
+        "detection": None if case.detection is None else _detection(case.detection),
         "artifact": None if case.artifact is None else _artifact(case.artifact),
         "coverage": None if case.coverage is None else _coverage(case.coverage),
         "memory": {"peak_rss_bytes": case.peak_rss_bytes},
@@ -173,6 +175,11 @@ def _latency(latency: LatencyResult) -> dict[str, Any]:
         "p90": latency.p90,
         "p99": latency.p99,
         "throughput": latency.throughput,
+        "pictures": latency.pictures,
+        "picture_medians": latency.picture_medians,
+        "picture_spread": latency.picture_spread,
+        "round_spread": latency.round_spread,
+        "baseline_pictures": latency.baseline_pictures,
         "cost_seconds": latency.cost,
         "baseline_sessions": latency.baseline_sessions,
         "pair_ratios": latency.pair_ratios,
@@ -221,6 +228,18 @@ def _accuracy(accuracy: AccuracyResult) -> dict[str, Any]:
         "nan_count": figures.nan_count,
         "reference_nan_count": figures.reference_nan_count,
         "metrics": accuracy.metrics,
+    }
+
+
+def _detection(detection: DetectionResult) -> dict[str, Any]:
+    figures = asdict(detection.figures)
+    del figures["alpha"]
+    return {
+        "verdict": detection.verdict,
+        "reason": detection.decision.reason,
+        "p_value": detection.decision.p_value,
+        **figures,
+        "metrics": detection.metrics,
     }
 
 

@@ -18,6 +18,7 @@ from ..results import CaseResult, ComparedSession, DeviceResult, OtherStack, Run
 from ..verdict import RELAXABLE, SEVERITY, Verdict, gate_is_red
 from ..wording import CLOCKS_AGREE, counted, duration_in_words, session_time
 from .advice import faster_next_step
+from .detections import map50_cell, map_cell, map_drop_cell, matched_cell
 
 Colour = Literal["red", "green", "yellow"]
 Markup = Callable[[str, Colour], str]
@@ -190,9 +191,23 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
         _Column("top-1", "top-1\n%", _top1, spare=6),
         _Column("drop", "drop\npoints", _drop, legend=f"drop: top-1 lost against {reference}, in percentage points"),
         _Column("agreement", "agree\n%", _agreement, spare=1, legend=f"agree: samples with {reference}'s class"),
+        *_detection_columns(reference),
         _Column("first inference", "first\nms", _first, spare=3, legend="first: first inference after loading"),
         _Column("median", "this\nms" if against else "median\nms", _median),
         _Column("p90", "p90\nms", _p90, spare=2, legend="p90: nine inferences of ten took less"),
+        _Column(
+            "spread over pictures",
+            "over\npict. %",
+            lambda case: _spread(case.latency.picture_spread if case.latency else None),
+            spare=8,
+            legend="over pict., over rounds: interquartile range / median, of the pictures' medians and of one picture's rounds",
+        ),
+        _Column(
+            "spread over rounds",
+            "over\nrounds %",
+            lambda case: _spread(case.latency.round_spread if case.latency else None),
+            spare=7,
+        ),
         _Column("throughput", "samples\n/s", _throughput, spare=0),
     ]
     if against:
@@ -303,6 +318,10 @@ def _throughput(case: CaseResult) -> str:
     return _NOTHING if case.latency is None else f"{case.latency.throughput:.4g}"
 
 
+def _spread(share: float | None) -> str:
+    return _NOTHING if share is None else f"{100 * share:.1f}"
+
+
 def _builds(case: CaseResult) -> str:
     spread = None if case.latency is None else case.latency.build_spread
     return _NOTHING if spread is None else f"{100 * spread:.1f}"
@@ -313,6 +332,18 @@ def _on_accelerator(case: CaseResult) -> str:
     if found is None or found.accelerator in LIBRARIES:
         return _NOTHING
     return f"{found.on_accelerator}/{found.operations}"
+
+
+def _detection_columns(reference: str) -> list[_Column]:
+    """They show themselves where a case is a detector's."""
+    return [
+        _Column("mAP", "mAP\n%", map_cell, legend="mAP, AP50: COCO's average precision, at IoU .5 to .95 and at .5"),
+        _Column("AP50", "AP50\n%", map50_cell, spare=1),
+        _Column("mAP drop", "drop\nmAP", map_drop_cell, legend=f"drop mAP: lost against {reference}, in percentage points"),
+        _Column(
+            "matched", "matched\n%", matched_cell, spare=6, legend=f"matched: detections that have a partner among {reference}'s"
+        ),
+    ]
 
 
 def _energy_columns(cases: Sequence[CaseResult]) -> list[_Column]:

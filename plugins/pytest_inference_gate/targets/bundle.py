@@ -192,6 +192,10 @@ class RecordedAgent(AgentProcess):
         replicate = self._target.replicate(case_id, take=True)
         if replicate is None:
             self._give_failure(self._recorded(case_id), "measure")
+        if replicate.measure.pictures != arguments.get("pictures", 1):
+            self._fail(
+                "measure", f"{self._target.address.path} was measured on another number of pictures: export the bundle again"
+            )
         measured: dict[str, Any] = replicate.measure.model_dump()
         return measured
 

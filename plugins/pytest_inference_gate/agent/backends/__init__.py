@@ -12,7 +12,8 @@ A backend module has
 * ``runtime()``: import the runtime and return ``{"name", "version"}``;
 * ``Runner(model, precision, threads, batch, input)`` with ``inputs``, ``outputs`` (descriptions of tensors), ``set_inputs(array)``,
   ``infer()``, ``get_output()`` (float32, quantization undone) and ``prepared()``, which gives a callable without arguments that does one
-  synchronised inference of what was set and nothing else. Where the device has a clock of its own, ``prepared_on_device()`` gives a
+  synchronised inference of what was set and nothing else. Rounds on several pictures call
+  ``set_inputs`` and ``prepared`` before each of them. Where the device has a clock of its own, ``prepared_on_device()`` gives a
   callable that does the same and returns the seconds by that clock;
 * where wanted, ``RUNNER_TAKES``: which of ``"device"`` (``"cpu"``, ``"cuda"`` or ``"edgetpu"``) and ``"options"`` (the card's table for
   this backend, ``{}`` where it has none) the ``Runner`` takes too, as keyword arguments. ``convert`` finds both in its request.
