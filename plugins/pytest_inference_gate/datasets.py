@@ -217,7 +217,7 @@ def read_picture(path: Path, asked_by: str) -> NDArray[Any]:
     """
     import numpy as np
 
-    with _opened(path, card) as picture:
+    with _opened(path, asked_by) as picture:
         if picture.mode in ("L", "RGB", "F") or picture.mode.startswith("I"):  # I: 16 or 32 bits of grey
             return np.asarray(picture)
         if picture.mode in ("1", "LA", "La"):
@@ -227,13 +227,13 @@ def read_picture(path: Path, asked_by: str) -> NDArray[Any]:
 
 def _picture_size(path: Path, card: ModelCard) -> tuple[int, int]:
     """Width and height, from the beginning of the file alone."""
-    with _opened(path, card) as picture:
+    with _opened(path, str(card.path)) as picture:
         width, height = picture.size
         return width, height
 
 
 @contextmanager
-def _opened(path: Path, card: ModelCard) -> Iterator[Image.Image]:
+def _opened(path: Path, asked_by: str) -> Iterator[Image.Image]:
     """The picture; what goes wrong with it, here or in the block, is said in a sentence."""
     from PIL import Image, UnidentifiedImageError
 
