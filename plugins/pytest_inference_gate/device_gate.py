@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import benchmark_adapter
+from .case_limits import hold_to_limits
 from .decision import ALPHA, LatencyDecision
 from .devices import SoftwareUnderTest
 from .judging import CaseRecord, decide_latency, judge
@@ -108,6 +109,12 @@ class DeviceGate:
             invalid=self._veto(record, decision),
         )
 
+    def hold_to_limits(self, results: Mapping[str, CaseResult]) -> list[str]:
+        """Judge what the cards limit, when all else is judged; returns sentences for the user. ``results``: by the tests' parameter."""
+        mine = {one.case.id: results[one.case.test_id] for one in self.wanted}
+        cores = self.device.identity.usable_cores or self.device.identity.online_cores
+        return [self.say(text) for text in hold_to_limits(mine, self.run.records, cores)]
+
     def _veto(self, record: CaseRecord, decision: LatencyDecision | None) -> str | None:
         """Why the latency of a case cannot be trusted: what happened to the machine meanwhile, or since the baseline."""
         if not record.measured:
@@ -162,15 +169,17 @@ class DeviceGate:
         if self.baseline is None or not decisions:
             return []
         from .baseline_depth import baseline_depth_lines
+        from .stack_axes import mixed_baseline
 
         cases = {test_id: self._selection.wanted[test_id].case for test_id in decisions}
+        mixed = mixed_baseline(self.baseline.sessions)
         _, *doubts = baseline_depth_lines(
             self.baseline.sessions,
             datetime.now(timezone.utc),
             tolerance={case.id: self._tolerance(case) for case in cases.values()},
             minimum_detectable={case.id: decisions[test_id].minimum_detectable for test_id, case in cases.items()},
         ) or [""]
-        return [self.say(doubt) for doubt in doubts]
+        return [self.say(doubt) for doubt in (*doubts, *([] if mixed is None else [mixed]))]
 
     def absent_cases(self) -> list[str]:
         """Ids of cases that the baseline has and this run has not."""

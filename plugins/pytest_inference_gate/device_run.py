@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .accelerators import MARKERS
 from .accuracy import FLOAT_REFERENCE, OTHER_STACK, compare_predictions
+from .agent.telemetry import REPLICATES_WITH_TELEMETRY
 from .agent_role import AgentRole, RunningAgents
 from .artifacts import StoredArtifact
 from .case_selection import WantedCase
 from .cases import Case
 from .coco_evaluation import require_pycocotools
 from .coverage import Coverage, MalformedCoverage, converter_coverage
-from .detection_run import DetectionMetric, DetectionRun
+from .detection_run import DetectionMetric, DetectionRun, detect
 from .devices import Condition
 from .errors import GateError
 from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
 from .machine_watch import MachineWatch
-from .outcome import Outcome, StageFailed
+from .outcome import OK, Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
 from .predictions import predict_arguments, predictions_name, read_predictions
 from .preparation import Preparation, PreparedInputs, build_name, load_arguments, load_request
@@ -35,7 +36,7 @@ from .progress import Progress
 from .sequential import EARLIEST
 from .side_by_side import Task, jobs_here, side_by_side
 from .stack_preparations import StackPreparations
-from .sweep import REPLICATES_WITH_TELEMETRY, Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
+from .sweep import Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
 
 if TYPE_CHECKING:
     import numpy
@@ -191,6 +192,10 @@ class DeviceRun:
 
     def _require_runtime(self, one: WantedCase) -> None:
         other = self.records[one.case.id].other
+        if other is not None and one.latency and one.case.device == "edgetpu":
+            other.outcome = _an_edge_tpu_each(self._device.runtime.probe.get("device") or {})
+            if not other.outcome.ok:
+                raise StageFailed(other.outcome)
         if other is not None and self._device.other is not None:
             try:
                 self._device.other.runtime.require(one.case, convert=False)
@@ -309,8 +314,9 @@ class DeviceRun:
                 self._progress.step(f"evaluating what {record.case.id} detects")
             compared_with = record.other.case if record.other is not None and record.compared_with == OTHER_STACK else None
             try:
-                found.detection = self._detections.figures(record.case, predictions, inputs, reference, compared_with)
-                found.metrics = self._detections.metrics(record.case, predictions, inputs)
+                detected = detect(record.case.card, predictions)
+                found.detection = self._detections.figures(record.case, detected, inputs, reference, compared_with)
+                found.metrics = self._detections.metrics(detected, inputs)
             except (GateError, ValueError) as error:
                 raise StageFailed(Outcome("run_error", "predict", str(error))) from None
             return
@@ -523,6 +529,17 @@ def _checked(artifact: StoredArtifact) -> StoredArtifact:
         message = f"what the converter tells of the coverage {problem}: correct the backend's convert()"
         raise StageFailed(Outcome("build_error", "convert", message, log=artifact.log)) from None
     return artifact
+
+
+def _an_edge_tpu_each(facts: Mapping[str, Any]) -> Outcome:
+    """Two stacks that take turns hold their models loaded at once, and an Edge TPU belongs to the process that has opened it."""
+    if len(facts.get("edge_tpus") or ()) > 1:
+        return OK
+    message = (
+        "one Edge TPU cannot be opened by two stacks at once: record a baseline with the other stack by --benchmark-save=NAME, "
+        "and compare with it by --benchmark-compare instead of taking turns"
+    )
+    return Outcome("unsupported", "load", message)
 
 
 def conversion_remarks(records: Iterable[CaseRecord]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from .accuracy import FLOAT_REFERENCE, AccuracyDecision, AccuracyFigures, judge_accuracy
 from .artifacts import StoredArtifact, digest_of
 from .build_decision import Built, decide_build_pairs, decide_builds
+from .build_results import build_remarks, engine_count, node_counts
 from .cases import Case, tolerance_for
 from .comparison import Baseline
 from .coverage import (
@@ -184,10 +185,15 @@ def judge(
     result.outcome = record.outcome
     if record.artifact is not None:
         provenance = record.artifact.provenance
+        nodes, engines = node_counts(provenance), engine_count(provenance)
         result.artifact = ArtifactResult(
-            record.artifact.digest, record.artifact.size_bytes, provenance.get("seconds"), record.artifact.cached
+            record.artifact.digest, record.artifact.size_bytes, provenance.get("seconds"), record.artifact.cached, nodes, engines
         )
     before = baseline.cases(record.case.id) if baseline else []
+    if result.artifact is not None:
+        built = result.artifact
+        recorded = [case.extra.get("artifact") for case in before]
+        result.build_remarks = build_remarks(built.digest, built.nodes, built.engines, built.convert_seconds, recorded)
     broken_before = baseline is not None and baseline.broken(record.case.id) is not None
     if not record.outcome.ok:
         if record.other is not None and record.other.case is not None:

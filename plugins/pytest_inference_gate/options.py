@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from . import verdict
+from .report.tables import DEFAULT_TABLE, TABLES
 from .targets.bundle_address import PREFIX, BundleAddress
 from .targets.ssh_address import SshAddress, board_names
 
@@ -101,6 +102,12 @@ def parse_relaxed(text: str) -> tuple[str, ...]:
     return names
 
 
+def parse_table(text: str) -> str:
+    if text not in TABLES:
+        raise _BadValue(f"is not a table, of: {', '.join(TABLES)}")
+    return text
+
+
 def parse_python(text: str) -> str:
     """The absolute path of an interpreter, from its path, from a name on ``PATH`` or from the folder of a virtual environment."""
     import shutil
@@ -119,6 +126,8 @@ def parse_target(text: str) -> SshAddress | BundleAddress:
     try:
         if text.startswith(PREFIX):
             return BundleAddress.parse(text)
+        if text == text.strip() and not text.startswith("ssh:"):
+            raise ValueError(f"is neither ssh://user@board nor {PREFIX}FILE.results.zip")
         return SshAddress.parse(text)
     except ValueError as error:
         raise _BadValue(str(error)) from None
@@ -198,6 +207,7 @@ OPTIONS: tuple[_Option, ...] = (
     _Option("baselines", "DIR", "where baselines are kept, one folder a device (default: baselines/)"),
     _Option("store", "DIR", "where converted models are kept (default: the user's cache folder)"),
     _Option("json", "PATH", "write the result as JSON (schema: inference-gate/1)"),
+    _Option("table", "NAME", f"table at the end of the run, of: {', '.join(TABLES)} (default: {DEFAULT_TABLE})", parse_table),
     _Option("mirror", "URL", "fetch checkpoints from here instead of from their own hosts"),
     _Option("offline", None, "fetch nothing: what is not there already is an error"),
     _Option("jobs", "N", "conversions that may run side by side (default: as cores and memory allow)", parse_count),
@@ -239,6 +249,7 @@ class Settings:
     baselines: Path
     store: Path | None
     json: Path | None
+    table: str
     mirror: str | None
     offline: bool
     jobs: int | None
@@ -420,6 +431,7 @@ def read_settings(config: pytest.Config) -> Settings:
         baselines=path("baselines") or config.rootpath / "baselines",
         store=path("store"),
         json=path("json"),
+        table=one("table") or DEFAULT_TABLE,
         mirror=one("mirror"),
         offline=bool(_offline(config)),
         jobs=one("jobs"),

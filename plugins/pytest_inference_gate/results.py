@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from .accuracy import AccuracyDecision, AccuracyFigures
 from .backends import CPU
+from .build_results import NodeCounts
 from .cases import Case
 from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
 from .detection_accuracy import DetectionFigures
 from .device_telemetry import TelemetryResult
+from .limits import LimitResult
 from .outcome import OK, Outcome
 from .percentiles import percentile
 from .picture_spread import median_of_each_picture, spread_over_pictures, spread_over_rounds
@@ -197,13 +199,15 @@ class CoverageResult:
 @dataclass(frozen=True)
 class ArtifactResult:
     """The converted model that was run. ``cached``: it came from the store; ``convert_seconds`` is then what making it once
-    took.
+    took. ``nodes`` is how many its graph had and has, ``engines`` how many engines were put into it; None where nothing tells.
     """
 
     digest: str
     size_bytes: int
     convert_seconds: float | None
     cached: bool
+    nodes: NodeCounts | None = None
+    engines: int | None = None
 
 
 @dataclass
@@ -216,6 +220,9 @@ class CaseResult:
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     ``accuracy`` is that of a classifier, ``detection`` that of a detector.
     ``published``: what others measured on such a board, which has no say in any verdict.
+    ``limits`` are those that the card sets, judged; ``thread_speedup`` is the median of the same case with one thread over this one's, None
+    where it has one thread or the other was not measured in this run.
+    ``build_remarks``: in what its build is not as in the baseline, clauses that close no gate.
     """
 
     id: str
@@ -239,6 +246,9 @@ class CaseResult:
     telemetry: TelemetryResult | None = None
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
+    limits: Sequence[LimitResult] = ()
+    thread_speedup: float | None = None
+    build_remarks: Sequence[str] = ()
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .agent.telemetry import telemetry_wish
 from .agent_role import AgentRole
 from .artifacts import StoredArtifact
 from .cases import Case
@@ -23,10 +24,6 @@ from .results import Replicate
 
 if TYPE_CHECKING:
     from .agent_process import AgentProcess
-
-
-REPLICATES_WITH_TELEMETRY = 3
-"""How many replicates of a case tell what an inference takes of power: each goes on for two seconds, and shows the same as the others."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +77,6 @@ def measure_replicate(
         )
 
 
-def telemetry_wish(facts: Mapping[str, Any], device: str) -> dict[str, str] | None:
-    """How the agent is to sample power after a measurement of a case on ``device``, as its ``measure`` takes it; None: not at all.
-
-    A board that shows the power of its rails does so for every case. A discrete GPU tells its own, beside the cases that run on it.
-    """
-    if facts.get("power_rails") or facts.get("jetson"):
-        return {}
-    if device == "cuda" and any(gpu.get("problem") is None for gpu in facts.get("gpus") or ()):
-        return {"source": "nvidia-smi"}
-    return None
-
-
 def telemetry_remarks(replicates: Iterable[Replicate]) -> list[str]:
     """Why power and temperatures of some measurements are missing, one sentence for each reason; for the user, and no verdict's matter."""
     taken = [replicate.telemetry for replicate in replicates if replicate.telemetry is not None]
@@ -112,7 +97,7 @@ def measure_loaded(
     telemetry: Mapping[str, str] | None = None,
 ) -> Replicate:
     """Warm up and measure in an agent that has its model loaded; ``inputs`` is a path there, whose first ``pictures`` the rounds go through
-    in turn, ``telemetry`` of :func:`telemetry_wish`.
+    in turn, ``telemetry`` of :func:`agent.telemetry.telemetry_wish`.
 
     Raises :class:`StageFailed`.
     """

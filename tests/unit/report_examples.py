@@ -10,9 +10,11 @@ from statistics import median
 import numpy
 
 from pytest_inference_gate.accuracy import OTHER_STACK, AccuracyFigures, compare_predictions, judge_accuracy
+from pytest_inference_gate.build_results import NodeCounts
 from pytest_inference_gate.coverage import Coverage, OperationElsewhere, judge_coverage
 from pytest_inference_gate.decision import correct_for_family, decide
 from pytest_inference_gate.detection_accuracy import ClassPrecision, DetectionDemands, DetectionFigures, judge_detections
+from pytest_inference_gate.limits import Figure, judge_limits
 from pytest_inference_gate.outcome import Outcome
 from pytest_inference_gate.paired_decision import decide_pairs
 from pytest_inference_gate.results import (
@@ -108,7 +110,9 @@ def measured(
     )
     case.latency = latency(factor, compared=compared)
     case.accuracy = accuracy(lost)
-    case.artifact = ArtifactResult(digest=f"{name}{precision}", size_bytes=41_234, convert_seconds=1.5, cached=True)
+    case.artifact = ArtifactResult(
+        digest=f"{name}{precision}", size_bytes=41_234, convert_seconds=1.5, cached=True, nodes=NodeCounts(40, 12)
+    )
     case.peak_rss_bytes = 123_456_789
     if case.latency.verdict is not None:
         case.conclude(case.latency.verdict, case.latency.reason)
@@ -142,6 +146,18 @@ def covered(found: Coverage | None = MAPPED, before: Coverage | None = MAPPED) -
     case.coverage = CoverageResult(found, judge_coverage(found, [before]), Path("/tmp/log.txt"))
     if case.coverage.red:
         case.conclude(case.coverage.decision.verdict, case.coverage.decision.reason)
+    return case
+
+
+def over_limit() -> CaseResult:
+    """A case that is as fast as before, and larger than its card allows; nothing tells how much memory it takes."""
+    case = measured("large_cnn")
+    limits = {"size_bytes": 40_000.0, "median_seconds": 0.02, "peak_memory_bytes": 1e8}
+    peak = Figure(None, "nothing tells how much memory its process took")
+    case.limits = judge_limits(
+        limits, {"size_bytes": Figure(41_234), "median_seconds": Figure(0.01142), "peak_memory_bytes": peak}
+    )
+    case.conclude(Verdict.OVER_LIMIT, "; ".join(limit.reason for limit in case.limits if limit.exceeded))
     return case
 
 
@@ -188,6 +204,8 @@ def case_with(verdict: Verdict) -> CaseResult:
         return measured("fast_cnn", factor=0.8)
     if verdict is Verdict.INACCURATE:
         return measured("wrong_cnn", lost=30)
+    if verdict is Verdict.OVER_LIMIT:
+        return over_limit()
     if verdict is Verdict.FALLBACK:
         return covered(FELL_BACK)
     case = measured(f"{verdict.value}_cnn")

@@ -143,7 +143,14 @@ class TestDocument:
         assert len(case["latency"]["replicates"]) >= 10
         assert [len(session) for session in case["latency"]["baseline_sessions"]] == [5, 5]
         assert case["accuracy"]["top1"] == case["accuracy"]["reference_top1"] == 0.95
-        assert case["artifact"] == {"digest": "slow_cnnint8", "size_bytes": 41234, "convert_seconds": 1.5, "cached": True}
+        assert case["artifact"] == {
+            "digest": "slow_cnnint8",
+            "size_bytes": 41234,
+            "convert_seconds": 1.5,
+            "cached": True,
+            "nodes": {"before": 40, "after": 12, "converted": None},
+            "engines": None,
+        }
         assert case["memory"] == {"peak_rss_bytes": 123456789}
 
     def test_what_decided_and_what_it_cost(self) -> None:

@@ -6,7 +6,7 @@ Asked before there is a model card, so that a card can be written. Nothing is co
 import os
 from typing import Any, Callable, Dict, List, Optional  # noqa: F401
 
-from . import onnx_description, tflite_description, torch_architectures
+from . import onnx_description, tensorflow_graphs, tflite_description, torch_architectures
 from . import tensorflow_sources as sources
 from .failures import LoadError, Unsupported
 
@@ -161,7 +161,7 @@ def _saved_model(request, progress):
     graphs = [graph for graph in content.meta_graphs if "serve" in graph.meta_info_def.tags] or list(content.meta_graphs)
     if not graphs or not graphs[0].signature_def:
         raise LoadError("the SavedModel has no signature: export it with one, as model.export of Keras does")
-    signature = graphs[0].signature_def[sources.signature_key(graphs[0].signature_def)]
+    signature = graphs[0].signature_def[tensorflow_graphs.signature_key(graphs[0].signature_def)]
 
     def tensors(end):
         # type: (Any) -> List[Dict[str, Any]]

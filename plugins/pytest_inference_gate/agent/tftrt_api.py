@@ -8,9 +8,9 @@ import inspect
 import os
 import shutil
 from collections import namedtuple
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple  # noqa: F401
 
-from . import tftrt_log
+from . import model_outputs, tftrt_log
 from .failures import AgentError, BuildError, LoadError, OutOfMemory, Unsupported, sentence_of, speaks_of_memory
 from .gpu_memory import size
 
@@ -21,12 +21,29 @@ WHERE_IT_IS = (
     "tensorrt there"
 )
 
+# Operations that hold the range of a tensor, as quantization-aware training leaves them in a graph. TF-TRT takes no others.
+RANGES = frozenset(["FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "QuantizeAndDequantizeV2", "QuantizeAndDequantizeV3"])
+WITHOUT_DYNAMIC_SHAPE = (
+    "this TensorFlow's TF-TRT has no use_dynamic_shape, which later releases have: leave it out of [options.tftrt], or upgrade "
+    "TensorFlow"
+)
+
 # None stands for TensorFlow's own default.
 Settings = namedtuple(
-    "Settings", ["precision", "batch", "workspace_bytes", "minimum_segment_size", "maximum_cached_engines", "use_calibration"]
+    "Settings",
+    [
+        "precision",
+        "batch",
+        "workspace_bytes",
+        "minimum_segment_size",
+        "maximum_cached_engines",
+        "use_calibration",
+        "use_dynamic_shape",
+    ],
 )
-# Graph, names of its input and output tensors.
-Graph = namedtuple("Graph", ["graph_def", "input", "output"])
+Settings.__new__.__defaults__ = (None,)
+# Graph, name of its input tensor, names of its output tensors.
+Graph = namedtuple("Graph", ["graph_def", "input", "outputs"])
 
 
 def import_tensorflow(memory_limit=None):
@@ -180,13 +197,27 @@ def _common(settings):
 def new_v2(module, style, directory, settings):
     # type: (Any, str, str, Settings) -> Any
     """A ``TrtGraphConverterV2`` for the SavedModel in ``directory``, which may be written after this."""
-    values = _common(settings)
+    values, others = _common(settings), {}  # type: Dict[str, Any], Dict[str, Any]
+    if settings.use_dynamic_shape is not None:
+        if "use_dynamic_shape" not in _parameters(module.TrtGraphConverterV2.__init__):
+            raise BuildError(WITHOUT_DYNAMIC_SHAPE)
+        others["use_dynamic_shape"] = settings.use_dynamic_shape
     if style == "direct":
-        return module.TrtGraphConverterV2(input_saved_model_dir=directory, **values)
+        return module.TrtGraphConverterV2(input_saved_model_dir=directory, **dict(values, **others))
     template = module.DEFAULT_TRT_CONVERSION_PARAMS
     values["is_dynamic_op"] = True  # what TensorFlow 2 asks for where it still has the choice
     known = {name: value for name, value in values.items() if name in template._fields}
-    return module.TrtGraphConverterV2(input_saved_model_dir=directory, conversion_params=template._replace(**known))
+    return module.TrtGraphConverterV2(input_saved_model_dir=directory, conversion_params=template._replace(**known), **others)
+
+
+def require_ranges(settings, operations):
+    # type: (Settings, Set[str]) -> None
+    """Of an integer graph that is not calibrated: without ranges in it, TensorRT would quantize nothing, or refuse."""
+    if settings.precision == "int8" and not settings.use_calibration and not RANGES & operations:
+        raise BuildError(
+            "use_calibration is false, but the graph has no ranges in it (none of %s): train it with quantization, or remove "
+            "use_calibration, so that the [calibration] pictures give the ranges" % ", ".join(sorted(RANGES))
+        )
 
 
 def needs_calibration(settings):
@@ -241,20 +272,22 @@ def summary_v2(converter):
 def convert_graph(tf, module, style, graph, settings, config, batches):
     # type: (Any, Any, str, Graph, Settings, Any, Callable[[], Iterator[Any]]) -> Any
     """The converted GraphDef. With a static graph the engines are built here; calibrated ones at the first inference."""
+    if settings.use_dynamic_shape is not None:
+        raise BuildError(WITHOUT_DYNAMIC_SHAPE)
     calibrated = needs_calibration(settings)
-    output = graph.output.split(":")[0]
+    outputs = [name.split(":")[0] for name in graph.outputs]
     values = _common(settings)
     values.update(max_batch_size=settings.batch, is_dynamic_op=calibrated, session_config=config)
     if style == "contrib":
         values["is_dynamic_op"] = False
-        converted = _call(module.create_inference_graph, values, input_graph_def=graph.graph_def, outputs=[output])
+        converted = _call(module.create_inference_graph, values, input_graph_def=graph.graph_def, outputs=outputs)
         if not calibrated:
             return converted
         with tf.Graph().as_default() as calibration:
             _import(tf, converted)
             with v1_of(tf).Session(graph=calibration, config=config) as session:
                 for batch in batches():
-                    session.run(graph.output, {graph.input: batch})
+                    session.run(list(graph.outputs), {graph.input: batch})
         finished = module.calib_graph_to_infer_graph(converted)
         if finished is None:
             raise BuildError("TF-TRT found nothing to calibrate in the converted graph: no segment was converted, see the log")
@@ -263,13 +296,13 @@ def convert_graph(tf, module, style, graph, settings, config, batches):
         (name for name in ("nodes_denylist", "nodes_blacklist") if name in _parameters(module.TrtGraphConverter.__init__)),
         "nodes_denylist",
     )
-    converter = _call(module.TrtGraphConverter, values, input_graph_def=graph.graph_def, **{denied: [output]})
+    converter = _call(module.TrtGraphConverter, values, input_graph_def=graph.graph_def, **{denied: outputs})
     converted = converter.convert()
     if calibrated:
         pictures = list(batches())
         rest = iter(pictures)
         converted = converter.calibrate(
-            fetch_names=[graph.output], num_runs=len(pictures), feed_dict_fn=lambda: {graph.input: next(rest)}
+            fetch_names=list(graph.outputs), num_runs=len(pictures), feed_dict_fn=lambda: {graph.input: next(rest)}
         )
     return converted
 
@@ -287,9 +320,9 @@ def _import(tf, graph_def):
     v1_of(tf).import_graph_def(graph_def, name="")
 
 
-def write_saved_model(tf, directory, graph_def, input_name, output_name):
-    # type: (Any, str, Any, str, str) -> None
-    """A SavedModel that holds nothing but a frozen graph.
+def write_saved_model(tf, directory, graph_def, input_name, outputs):
+    # type: (Any, str, Any, str, List[str]) -> None
+    """A SavedModel that holds nothing but a frozen graph. Its signature names the outputs as :mod:`tensorflow_sources` does.
 
     It is written as it is. TensorFlow's own writer would import the graph first, and strip what this process has no operation for.
     """
@@ -303,7 +336,9 @@ def write_saved_model(tf, directory, graph_def, input_name, output_name):
     signature.method_name = "tensorflow/serving/predict"
     with tf.Graph().as_default() as graph:
         _import(tf, graph_def)
-        for side, key, name in ((signature.inputs, INPUT, input_name), (signature.outputs, OUTPUT, output_name)):
+        keys = [OUTPUT] if len(outputs) == 1 else [model_outputs.name_of(number) for number in range(len(outputs))]
+        ends = [(signature.inputs, INPUT, input_name)] + [(signature.outputs, key, name) for key, name in zip(keys, outputs)]
+        for side, key, name in ends:
             tensor = graph.get_tensor_by_name(name)
             side[key].name = name
             side[key].dtype = tensor.dtype.as_datatype_enum

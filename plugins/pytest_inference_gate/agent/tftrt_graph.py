@@ -88,6 +88,19 @@ def count(graph_def, outputs):
     return Count([segments[name] for name in sorted(segments)], native, total)
 
 
+def operations(graph_def):
+    # type: (Any) -> Set[str]
+    """Every kind of node in a graph and its functions, whether anything needs it or not."""
+    groups = [graph_def.node] + [function.node_def for function in graph_def.library.function]
+    return {node.op for nodes in groups for node in nodes}
+
+
+def nodes_of(directory):
+    # type: (str) -> int
+    """How many nodes of whatever kind the serving signature of a SavedModel needs."""
+    return count(*read(directory)).nodes
+
+
 def _reached(graph_def, functions, outputs):
     # type: (Any, Dict[str, Any], List[str]) -> Iterator[Any]
     """Every node that runs for ``outputs``: functions that are called are looked into once, engines are not."""

@@ -152,6 +152,8 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "memory": {"peak_rss_bytes": case.peak_rss_bytes},
         "telemetry": None if case.telemetry is None else _telemetry(case.telemetry),
         "published": [_published(figure) for figure in case.published],
+        "limits": [asdict(limit) for limit in case.limits],
+        "thread_speedup": case.thread_speedup,
     }
 
 
@@ -262,6 +264,10 @@ def _artifact(artifact: ArtifactResult) -> dict[str, Any]:
         "size_bytes": artifact.size_bytes,
         "convert_seconds": artifact.convert_seconds,
         "cached": artifact.cached,
+        "nodes": None
+        if artifact.nodes is None
+        else {"before": artifact.nodes.before, "after": artifact.nodes.after, "converted": artifact.nodes.converted},
+        "engines": artifact.engines,
     }
 
 

@@ -6,12 +6,13 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, List  # noqa: F401
 
-from .. import onnx_precision, onnx_sources
+from .. import model_outputs, onnx_precision, onnx_sources
 from ..failures import BuildError, LoadError, Unsupported
 
 NAME = "onnxruntime"
 PRECISIONS = ("fp32", "int8")
 PROVIDERS = ["CPUExecutionProvider"]
+RUNNER_TAKES = ("task",)
 
 
 def availability(packages):
@@ -50,26 +51,17 @@ def convert(request, progress):
             versions.update(onnx_precision.quantize(request, scratch, real, destination, progress))
         else:
             shutil.copyfile(real, destination)
+        nodes_before = sum(onnx_sources.operators(real).values())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return {
-        "model": "model.onnx",
-        "converter": versions,
-        "details": {"passed_through": onnx_sources.is_onnx(request), "operators": operators(destination)},
+    counts = onnx_sources.operators(destination)
+    details = {
+        "passed_through": onnx_sources.is_onnx(request),
+        "operators": counts,
+        # Without the package onnx, nobody counts.
+        "nodes": {"before": nodes_before or None, "after": sum(counts.values()) or None, "converted": None},
     }
-
-
-def operators(path):
-    # type: (str) -> Dict[str, int]
-    """How often each operator occurs; empty where the package onnx is not at hand."""
-    try:
-        import onnx
-    except ImportError:
-        return {}
-    counts = {}  # type: Dict[str, int]
-    for node in onnx.load(path, load_external_data=False).graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return counts
+    return {"model": "model.onnx", "converter": versions, "details": details}
 
 
 # Running
@@ -89,8 +81,8 @@ def runtime():
 class Runner:
     """One session."""
 
-    def __init__(self, model, precision, threads, batch, input):
-        # type: (str, str, int, int, Dict[str, Any]) -> None
+    def __init__(self, model, precision, threads, batch, input, task=""):
+        # type: (str, str, int, int, Dict[str, Any], str) -> None
         import onnxruntime
         from numpy import dtype
 
@@ -106,11 +98,13 @@ class Runner:
             raise LoadError("the model was made for a batch of %d, not %d" % (fixed, batch))
         self._input_name = inputs[0].name
         self._dtype = dtype(_numpy_name(inputs[0].type))
-        self._output_names = [self._session.get_outputs()[0].name]
+        outputs = self._session.get_outputs()
+        order = model_outputs.in_order([tensor.name for tensor in outputs]) if task == model_outputs.DETECTION else [0]
+        self._output_names = [outputs[place].name for place in order]
         self.inputs = [_description(tensor) for tensor in inputs]
-        self.outputs = [_description(tensor) for tensor in self._session.get_outputs()]
+        self.outputs = [_description(tensor) for tensor in outputs]
         self._feed = {}  # type: Dict[str, Any]
-        self._result = None  # type: Any
+        self._results = []  # type: List[Any]
 
     def set_inputs(self, array):
         # type: (Any) -> None
@@ -122,11 +116,16 @@ class Runner:
 
     def infer(self):
         # type: () -> None
-        self._result = self._session.run(self._output_names, self._feed)[0]
+        self._results = self._session.run(self._output_names, self._feed)
 
     def get_output(self):
         # type: () -> Any
-        return self._result.astype("float32")
+        return self.get_outputs()[0]
+
+    def get_outputs(self):
+        # type: () -> List[Any]
+        """The first output alone, unless the model is a detector."""
+        return [result.astype("float32") for result in self._results]
 
 
 def _numpy_name(onnx_type):

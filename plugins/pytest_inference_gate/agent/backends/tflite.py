@@ -5,8 +5,8 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
 
+from .. import model_outputs, tflite_file, tflite_nodes, tftrt_graph
 from .. import tensorflow_sources as sources
-from .. import tflite_file, tflite_nodes
 from ..failures import BuildError, LoadError, Unsupported
 
 NAME = "tflite"
@@ -48,26 +48,44 @@ def convert(request, progress):
     destination = os.path.join(directory, "model.tflite")
     if request["source"]["format"] == "tflite":  # whatever precision the file has, the card says which
         shutil.copyfile(request["source"]["path"], destination)
-        return {"model": "model.tflite", "converter": {}, "details": {"passed_through": True}}
+        with open(destination, "rb") as original:
+            details = _details(operators(original.read()), None)
+        if "per_channel_dense" in (request.get("options") or {}):
+            details["remarks"] = ["the model was converted already, so per_channel_dense of the card was not used"]
+        return {"model": "model.tflite", "converter": {}, "details": dict(details, passed_through=True)}
     if precision in CALIBRATED and not request.get("calibration"):
         raise BuildError("the precision %s needs calibration pictures: add a [calibration] section to the card" % precision)
     saved_model = tempfile.mkdtemp(prefix="inference-gate-")
     try:
         tf = sources.save(request, saved_model, progress)
+        nodes_before = tftrt_graph.nodes_of(saved_model)
         progress("converting to TensorFlow Lite")
         content = _converter(tf, saved_model, request).convert()
     finally:
         shutil.rmtree(saved_model, ignore_errors=True)
     with open(destination, "wb") as stream:
         stream.write(content)
-    return {"model": "model.tflite", "converter": sources.converter_versions(tf), "details": {"operators": operators(content)}}
+    details = _details(operators(content), nodes_before)
+    return {"model": "model.tflite", "converter": sources.converter_versions(tf), "details": details}
+
+
+def _details(counts, nodes_before):
+    # type: (Dict[str, int], Optional[int]) -> Dict[str, Any]
+    return {
+        "operators": counts,
+        "nodes": {"before": nodes_before, "after": sum(counts.values()) or None, "converted": None},
+    }
 
 
 def _converter(tf, saved_model, request):
     # type: (Any, str, Dict[str, Any]) -> Any
-    """The converter's own output is the same byte for byte for the same weights and the same release."""
+    """Besides the usual, a request may hold ``options``: ``per_channel_dense``.
+
+    The converter's own output is the same byte for byte for the same weights and the same release.
+    """
     precision = request["precision"]
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[sources.SIGNATURE])
+    _choose_dense_scales(tf, converter, request.get("options") or {})
     if precision == "fp32":
         return converter
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -87,6 +105,22 @@ def _converter(tf, saved_model, request):
             converter.inference_input_type = tf.int8
             converter.inference_output_type = tf.int8
     return converter
+
+
+PER_TENSOR_DENSE = "_experimental_disable_per_channel_quantization_for_dense_layers"
+
+
+def _choose_dense_scales(tf, converter, options):
+    # type: (Any, Any, Dict[str, Any]) -> None
+    """Runtimes as old as TensorFlow 2.6 take dense layers with a scale for each channel, and compute them wrongly without a word."""
+    if "per_channel_dense" not in options:
+        return
+    if not hasattr(converter, PER_TENSOR_DENSE):
+        raise BuildError(
+            "the converter of TensorFlow %s cannot choose how dense layers are quantized: leave per_channel_dense out of "
+            "[options.tflite], or convert with a later TensorFlow by --gate-convert-with" % tf.__version__
+        )
+    setattr(converter, PER_TENSOR_DENSE, not options["per_channel_dense"])
 
 
 def operators(content):
@@ -157,13 +191,15 @@ class Runner:
             self._resize(inputs[0], shape)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]
+        outputs = self._interpreter.get_output_details()
+        self._output = outputs[0]
+        self._outputs = outputs if len(outputs) == 1 else _in_order(model, outputs)
         self.inputs = [_description(details) for details in self._interpreter.get_input_details()]
-        self.outputs = [_description(details) for details in self._interpreter.get_output_details()]
+        self.outputs = [_description(details) for details in self._outputs]
         if precision == "full_int8" and not (is_integer(self._input["dtype"]) and is_integer(self._output["dtype"])):
             raise LoadError(
                 "the model takes %s and gives %s, but full_int8 means integers"
-                % (self.inputs[0]["dtype"], self.outputs[0]["dtype"])
+                % (self.inputs[0]["dtype"], _description(self._output)["dtype"])
             )
 
     def _open(self, model, threads):
@@ -198,7 +234,28 @@ class Runner:
 
     def get_output(self):
         # type: () -> Any
-        return self._dequantize(self._interpreter.get_tensor(self._output["index"]), *self._output["quantization"])
+        return self._real(self._output)
+
+    def get_outputs(self):
+        # type: () -> List[Any]
+        return [self._real(details) for details in self._outputs]
+
+    def _real(self, details):
+        # type: (Dict[str, Any]) -> Any
+        return self._dequantize(self._interpreter.get_tensor(details["index"]), *details["quantization"])
+
+
+def _in_order(model, details):
+    # type: (str, List[Dict[str, Any]]) -> List[Dict[str, Any]]
+    """The outputs in the order of the file's signature, which that of the interpreter need not be; else by their names' numbers."""
+    by_index = {int(one["index"]): one for one in details}
+    try:
+        signature = dict(tflite_file.read(model).signature_outputs)
+    except tflite_file.NotTfLiteError:  # the interpreter has read it, and is the one to know
+        signature = {}
+    if set(signature.values()) == set(by_index):
+        return [by_index[signature[name]] for name in model_outputs.sorted_names(signature)]
+    return [details[place] for place in model_outputs.in_order([str(one["name"]) for one in details])]
 
 
 def _description(details):
