@@ -112,7 +112,7 @@ def _model(model):
 
 
 def _signature_outputs(model):
-    # type: (_Table) -> List[Tuple[str, int]]
+    # type: (Table) -> List[Tuple[str, int]]
     for signature in model.tables(7):
         if signature.number(4, "I") == 0:
             return [(tensor.text(0), tensor.number(1, "I")) for tensor in signature.tables(1)]
