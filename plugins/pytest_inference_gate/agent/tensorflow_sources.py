@@ -182,7 +182,12 @@ def _keras_configuration(path):
 
 def _keras(tf, request):
     # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], List[Any]]]
-    path = request["source"]["path"]
+    return _of_model(tf, read_keras(tf, request["source"]["path"])[0], request)
+
+
+def read_keras(tf, path):
+    # type: (Any, str) -> Tuple[Any, Any]
+    """The whole model in the Keras file at ``path``, and its configuration as JSON says it."""
     is_archive = zipfile.is_zipfile(path)
     configuration = _keras_configuration(path)
     if configuration is None:
@@ -195,8 +200,7 @@ def _keras(tf, request):
     if is_archive:
         options["safe_mode"] = True
     with _Named(path, ".keras" if is_archive else ".h5") as named:
-        model = tf.keras.models.load_model(named, **options)
-    return _of_model(tf, model, request)
+        return tf.keras.models.load_model(named, **options), configuration
 
 
 def _of_model(tf, model, request):
