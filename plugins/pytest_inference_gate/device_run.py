@@ -7,6 +7,7 @@ run, which may have other devices.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from .detection_run import DetectionMetric, DetectionRun, detect
 from .devices import Condition
 from .errors import GateError
 from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
+from .label_count import check_loaded, check_values
 from .machine_watch import MachineWatch
 from .outcome import OK, Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
@@ -387,7 +389,7 @@ class DeviceRun:
         target = role.target
         there = target.place_for(found)
         with role.start(log_name) as agent:
-            agent.load(load_arguments(case, artifact, target.put))
+            check_loaded(case, agent.load(load_arguments(case, artifact, target.put)))
             coverage = runtime_coverage(agent.predict(predict_arguments(case, target.put(inputs.path), there)), "predict")
         if coverage is not None:
             told.append(coverage)
@@ -397,6 +399,7 @@ class DeviceRun:
         except ValueError as error:
             raise StageFailed(Outcome("run_error", "predict", f"the agent's predictions cannot be read: {error}")) from None
         found.unlink()
+        check_values(case, math.prod(predictions[0].shape[1:]), "predict")
         return predictions
 
     def _metric(self, name: str, predictions: numpy.ndarray[Any, Any], labels: numpy.ndarray[Any, Any] | None) -> float:

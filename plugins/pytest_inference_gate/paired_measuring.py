@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .agent_role import AgentRole
 from .artifacts import StoredArtifact
 from .cases import Case
+from .label_count import check_loaded
 from .outcome import Outcome, StageFailed
 from .preparation import PreparedInputs, load_arguments
 from .results import Replicate
@@ -137,6 +138,7 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
             with _as_side(is_candidate):
                 agent = agents[is_candidate] = side.role.start(f"{log_name}.{names[is_candidate]}")
                 loaded = agent.load(load_arguments(side.case, side.artifact, side.role.target.put))
+                check_loaded(side.case, loaded)
                 warmed[is_candidate] = side.warm_up(agent, warm_up, loaded["seconds"], pictures)
         rounds = blocks.rounds_of(max(one.median for one in warmed.values()), pictures)
         done = {True: 0, False: 0}

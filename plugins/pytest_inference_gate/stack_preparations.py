@@ -14,6 +14,7 @@ from .evaluation_inputs import prepare_inputs
 from .outcome import Outcome, StageFailed
 from .preparation import Preparation, PreparedInputs
 from .progress import Progress
+from .source_formats import source_format
 from .stream_source import StreamSetting, StreamSource, find_source
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class StackPreparations:
         if able(mine) or not able(theirs):
             return mine
         whose = "this stack" if own else "the other stack"
-        source = case.card.checkpoint.format
+        source = source_format(case.card.checkpoint)
         note = f"{whose} has no converter from {source} to {case.backend}, so both stacks run what the one that has it makes"
         if note not in self.notes:
             self.notes.append(note)
