@@ -73,7 +73,7 @@ def measure_replicate(
         loaded = agent.load(load_arguments(case, artifact, role.target.put))
         telemetry = telemetry_wish(role.probe.get("device") or {}, case.device) if with_telemetry else None
         check_loaded(case, loaded)
-        pictures = case.card.measuring.pictures
+        pictures = case.pictures
         return measure_loaded(
             agent, role.target.put(inputs.path), plan, loaded["seconds"], pictures=pictures, telemetry=telemetry
         )

@@ -15,10 +15,12 @@ _TRACED = "in user code:"
 # How the stages fail where nothing more exact is known.
 KIND_BY_VERB = {
     "probe": "run_error",
+    "describe": "load_error",
     "convert": "build_error",
     "load": "load_error",
     "predict": "run_error",
     "measure": "run_error",
+    "stream": "run_error",
 }
 
 # Words by which frameworks say that memory was not enough; the client searches logs for the same.

@@ -182,7 +182,12 @@ def _keras_configuration(path):
 
 def _keras(tf, request):
     # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], List[Any]]]
-    path = request["source"]["path"]
+    return _of_model(tf, read_keras(tf, request["source"]["path"])[0], request)
+
+
+def read_keras(tf, path):
+    # type: (Any, str) -> Tuple[Any, Any]
+    """The whole model in the Keras file at ``path``, and its configuration as JSON says it."""
     is_archive = zipfile.is_zipfile(path)
     configuration = _keras_configuration(path)
     if configuration is None:
@@ -195,8 +200,7 @@ def _keras(tf, request):
     if is_archive:
         options["safe_mode"] = True
     with _Named(path, ".keras" if is_archive else ".h5") as named:
-        model = tf.keras.models.load_model(named, **options)
-    return _of_model(tf, model, request)
+        return tf.keras.models.load_model(named, **options), configuration
 
 
 def _of_model(tf, model, request):
@@ -243,12 +247,17 @@ class _Named:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
+_NOT_FROM_CARDS = ("Lambda", "TFSMLayer")  # what runs program code, and what reads a file of its own
+
+
 def _build(tf, request):
     # type: (Any, Dict[str, Any]) -> Any
-    """The model of ``keras.applications`` that the source names, with untrained weights."""
+    """The model of ``keras.applications``, or of layers, that the source describes, with untrained weights."""
     architecture = request["source"].get("architecture")
     if not architecture:
         raise BuildError("a checkpoint of the format %r needs an architecture" % request["source"]["format"])
+    if architecture["function"] == "keras.Sequential":
+        return _of_layers(tf, request, architecture["arguments"]["layers"])
     parts = architecture["function"].split(".")
     if parts[0] == "torchvision":
         raise Unsupported("%s is an architecture of PyTorch, which TensorFlow does not make" % architecture["function"])
@@ -268,6 +277,26 @@ def _build(tf, request):
     if not isinstance(model, tf.keras.Model):
         raise BuildError("%s makes no model" % architecture["function"])
     return model
+
+
+def _of_layers(tf, request, layers):
+    # type: (Any, Dict[str, Any], List[Dict[str, Any]]) -> Any
+    """One layer after the other, each a class of ``keras.layers`` with its arguments."""
+    made = []
+    for layer in layers:
+        arguments = dict(layer)
+        name = arguments.pop("layer")
+        constructor = None if name in _NOT_FROM_CARDS or name.startswith("_") else getattr(tf.keras.layers, name, None)
+        if not (isinstance(constructor, type) and issubclass(constructor, tf.keras.layers.Layer)):
+            raise BuildError(
+                "Keras %s has no layer %s that a card can name" % (getattr(tf.keras, "__version__", tf.__version__), name)
+            )
+        made.append(constructor(**arguments))
+    inputs = tf.keras.Input(tuple(request["input"]["shape"]))
+    outputs = inputs
+    for instance in made:
+        outputs = instance(outputs)
+    return tf.keras.Model(inputs, outputs)
 
 
 def _keras_weights(tf, request):
