@@ -8,7 +8,7 @@ import difflib
 import os
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple  # noqa: F401
 
-from . import model_outputs
+from . import graph_nodes, model_outputs
 from .failures import BuildError
 
 SIGNATURE = "serving_default"
@@ -126,11 +126,7 @@ def _signature_key(signatures):
 def _is_of_tf1(directory):
     # type: (str) -> bool
     """Whether it holds a graph alone, as TensorFlow 1 wrote it: read as a TensorFlow 2 one, it could not be saved again."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    content = saved_model_pb2.SavedModel()
-    with open(os.path.join(directory, "saved_model.pb"), "rb") as stream:
-        content.ParseFromString(stream.read())
+    content = graph_nodes.read_saved_model(directory)
     return not any(graph.HasField("object_graph_def") for graph in content.meta_graphs)
 
 
@@ -238,31 +234,13 @@ def _instead(content):
     )
 
 
-def _node_name(tensor):
-    # type: (str) -> str
-    return tensor.lstrip("^").split(":")[0]
-
-
-def _needed(graph_def, outputs):
-    # type: (Any, List[str]) -> List[Any]
-    """The nodes that the tensors ``outputs`` need."""
-    nodes = {node.name: node for node in graph_def.node}
-    seen, waiting = {}, [_node_name(name) for name in outputs]  # type: Dict[str, Any], List[str]
-    while waiting:
-        name = waiting.pop()
-        if name not in seen and name in nodes:
-            seen[name] = nodes[name]
-            waiting += [_node_name(one) for one in nodes[name].input]
-    return list(seen.values())
-
-
 def _unused(graph_def, input_name):
     # type: (Any, str) -> List[str]
     """The nodes that depend on the input and whose value nobody else uses."""
     users = {}  # type: Dict[str, List[str]]
     for node in graph_def.node:
         for name in node.input:
-            users.setdefault(_node_name(name), []).append(node.name)
+            users.setdefault(graph_nodes.node_name(name), []).append(node.name)
     reached, waiting = set(), [input_name]
     while waiting:
         name = waiting.pop()
@@ -282,7 +260,7 @@ def _ends(graph_def, request, file):
     source = request["source"]
     nodes = {node.name: node for node in graph_def.node}
     placeholders = [node.name for node in graph_def.node if node.op in PLACEHOLDERS]
-    input_name = _node_name(_one(placeholders, source.get("inputs") or [], "input"))
+    input_name = graph_nodes.node_name(_one(placeholders, source.get("inputs") or [], "input"))
     if input_name not in nodes:
         raise BuildError(
             "%s has no node %r, which checkpoint.inputs names: its %s"
@@ -291,13 +269,17 @@ def _ends(graph_def, request, file):
     ends = _unused(graph_def, input_name)
     wanted = _wanted_outputs(ends, source.get("outputs") or [], model_outputs.all_are_kept(request))
     for name in wanted:
-        if _node_name(name) not in nodes:
+        if graph_nodes.node_name(name) not in nodes:
             raise BuildError(
                 "%s has no node %r, which checkpoint.outputs names: its %s"
-                % (file, _node_name(name), _candidates(_node_name(name), list(nodes), ends, "nodes that feed no other are"))
+                % (
+                    file,
+                    graph_nodes.node_name(name),
+                    _candidates(graph_nodes.node_name(name), list(nodes), ends, "nodes that feed no other are"),
+                )
             )
     outputs = [name if ":" in name else name + ":0" for name in wanted]
-    needed = _needed(graph_def, outputs)
+    needed = graph_nodes.needed(graph_def.node, outputs)
     others = [node.name for node in needed if node.op in PLACEHOLDERS and node.name != input_name]
     if others:
         raise BuildError(
@@ -327,7 +309,7 @@ def _candidates(name, nodes, likely, what):
 def freeze(tf, session, outputs):
     # type: (Any, Any, List[str]) -> Any
     """The session's graph, its variables made constants, as far as the outputs need it."""
-    names = list(dict.fromkeys(_node_name(name) for name in outputs))
+    names = list(dict.fromkeys(graph_nodes.node_name(name) for name in outputs))
     return tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), names)
 
 
