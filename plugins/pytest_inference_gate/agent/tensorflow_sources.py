@@ -3,6 +3,7 @@
 The ``tensorflow`` backend keeps that SavedModel; the others convert it further.
 """
 
+import inspect
 import json
 import os
 import shutil
@@ -155,8 +156,8 @@ def _refuse_lambda(configuration, path):
     if isinstance(configuration, dict):
         if configuration.get("class_name") in ("Lambda", "__lambda__"):
             raise BuildError(
-                "%s has a Lambda layer, which would run program code from the file: save the model without it, "
-                "or export it as a SavedModel" % os.path.basename(path)
+                "%s has a Lambda layer, which would run program code from the file: save the model without it, export it as a "
+                "SavedModel, or write allow_lambda = true under [checkpoint] if you trust the file" % os.path.basename(path)
             )
         for value in configuration.values():
             _refuse_lambda(value, path)
@@ -190,10 +191,12 @@ def _keras(tf, request):
             "%s holds weights but no architecture: use the format keras_weights and name the architecture"
             % os.path.basename(path)
         )
-    _refuse_lambda(configuration, path)
+    trusted = bool(request["source"].get("allow_lambda"))
+    if not trusted:
+        _refuse_lambda(configuration, path)
     options = {"compile": False}
-    if is_archive:
-        options["safe_mode"] = True
+    if is_archive or "safe_mode" in inspect.signature(tf.keras.models.load_model).parameters:
+        options["safe_mode"] = not trusted
     with _Named(path, ".keras" if is_archive else ".h5") as named:
         model = tf.keras.models.load_model(named, **options)
     return _of_model(tf, model, request)
