@@ -15,6 +15,7 @@ from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
 from .detection_accuracy import DetectionFigures
 from .device_telemetry import TelemetryResult
+from .limits import LimitResult
 from .outcome import OK, Outcome
 from .percentiles import percentile
 from .picture_spread import median_of_each_picture, spread_over_pictures, spread_over_rounds
@@ -216,6 +217,8 @@ class CaseResult:
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     ``accuracy`` is that of a classifier, ``detection`` that of a detector.
     ``published``: what others measured on such a board, which has no say in any verdict.
+    ``limits`` are those that the card sets, judged; ``thread_speedup`` is the median of the same case with one thread over this one's, None
+    where it has one thread or the other was not measured in this run.
     """
 
     id: str
@@ -239,6 +242,8 @@ class CaseResult:
     telemetry: TelemetryResult | None = None
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
+    limits: Sequence[LimitResult] = ()
+    thread_speedup: float | None = None
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:

@@ -13,8 +13,8 @@ A backend module has
 * ``Runner(model, precision, threads, batch, input)`` with ``inputs``, ``outputs`` (descriptions of tensors), ``set_inputs(array)``,
   ``infer()``, ``get_output()`` (float32, quantization undone), where a model can have several outputs ``get_outputs()`` (all of them, in
   the model's order, each with the batch first), and ``prepared()``, which gives a callable without arguments that does one
-  synchronised inference of what was set and nothing else. Rounds on several pictures call
-  ``set_inputs`` and ``prepared`` before each of them. Where the device has a clock of its own, ``prepared_on_device()`` gives a
+  synchronised inference of what was set and nothing else. Rounds on several pictures call ``set_inputs`` and ``prepared`` before each of
+  them. Where the device has a clock of its own, ``prepared_on_device()`` gives a
   callable that does the same and returns the seconds by that clock;
 * where wanted, ``RUNNER_TAKES``: which of ``"device"`` (``"cpu"``, ``"cuda"`` or ``"edgetpu"``), ``"options"`` (the card's table for
   this backend, ``{}`` where it has none) and ``"task"`` (``"classification"`` or ``"detection"``) the ``Runner`` takes too, as keyword
