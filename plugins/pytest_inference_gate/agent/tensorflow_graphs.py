@@ -145,7 +145,7 @@ def _tf1_saved_model(tf, directory, request):
         )
         outputs = [ends[1][_member(name, ends[1], "output")].name for name in wanted]
         graph_def = freeze(tf, session, outputs)
-    return None, _of_graph(tf, graph_def, ends[0][key].name.split(":")[0], outputs)
+    return None, _OfGraph(tf, graph_def, ends[0][key].name.split(":")[0], outputs)
 
 
 # Graphs of TensorFlow 1
@@ -170,7 +170,7 @@ def tf1_checkpoint(tf, request):
         with _session(tf, graph) as session:
             saver.restore(session, meta[: -len(".meta")])
             graph_def = freeze(tf, session, outputs)
-    return None, _of_graph(tf, graph_def, input_name, outputs)
+    return None, _OfGraph(tf, graph_def, input_name, outputs)
 
 
 def _session(tf, graph):
@@ -194,7 +194,7 @@ def frozen_graph(tf, request):
     )
     graph_def = _read(tf, path)
     input_name, outputs = _ends(graph_def, request, os.path.basename(path))
-    return None, _of_graph(tf, graph_def, input_name, outputs)
+    return None, _OfGraph(tf, graph_def, input_name, outputs)
 
 
 def _read(tf, path):
@@ -313,32 +313,23 @@ def freeze(tf, session, outputs):
     return tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), names)
 
 
-def _of_graph(tf, graph_def, input_name, outputs):
-    # type: (Any, Any, str, List[str]) -> Callable[[Any], List[Any]]
-    (node,) = [node for node in graph_def.node if node.name == input_name]
-    wanted = tf.as_dtype(node.attr["dtype"].type) if "dtype" in node.attr else None  # type: Optional[Any]
+class _OfGraph:
+    """A graph of constants as a function of its input. ``has_loops``: of TensorFlow 1, which are no functions but edges that go back."""
 
-    has_loops = any(node.op == "Enter" for node in graph_def.node)
-    kept = []  # type: List[Any]
+    def __init__(self, tf, graph_def, input_name, outputs):
+        # type: (Any, Any, str, List[str]) -> None
+        (node,) = [node for node in graph_def.node if node.name == input_name]
+        self._tf, self._graph_def, self._outputs = tf, graph_def, outputs
+        self._replaced = input_name + ":0"
+        self._dtype = tf.as_dtype(node.attr["dtype"].type) if "dtype" in node.attr else None  # type: Optional[Any]
+        self.has_loops = any(node.op == "Enter" for node in graph_def.node)
 
-    def imported(tensor):
+    def __call__(self, tensor):
         # type: (Any) -> List[Any]
         # The tensor takes the placeholder's place, so that its static batch and size reach every shape in the graph.
-        replacement = tensor if wanted is None else tf.cast(tensor, wanted)
+        replacement = tensor if self._dtype is None else self._tf.cast(tensor, self._dtype)
         return list(
-            tf.graph_util.import_graph_def(
-                graph_def, input_map={input_name + ":0": replacement}, return_elements=outputs, name=""
+            self._tf.graph_util.import_graph_def(
+                self._graph_def, input_map={self._replaced: replacement}, return_elements=self._outputs, name=""
             )
         )
-
-    def call(tensor):
-        # type: (Any) -> List[Any]
-        if not (has_loops and tensor.graph.building_function):
-            return imported(tensor)
-        # TensorFlow 2 puts the operations of a function that it traces into an order by edges between them, which must not lead into a
-        # loop of TensorFlow 1; a function that it wraps is left as it is.
-        with tf.init_scope():
-            kept.append(tf.compat.v1.wrap_function(imported, [tf.TensorSpec(tensor.shape, tensor.dtype)]))
-        return list(kept[-1](tensor))
-
-    return call

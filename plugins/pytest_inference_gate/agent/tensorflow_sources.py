@@ -134,7 +134,9 @@ def _maker(source, tf):
 def _export(tf, tracked, call, request, directory, progress):
     # type: (Any, Any, Callable[[Any], List[Any]], Dict[str, Any], str, Callable[[str], None]) -> None
     shape = [int(request["batch"])] + [int(size) for size in request["input"]["shape"]]
-
+    if getattr(call, "has_loops", False):
+        _export_graph(tf, call, request, shape, directory, progress)
+        return
     signature = [tf.TensorSpec(shape, tf.as_dtype(request["input"]["dtype"]), name=INPUT)]
 
     def serve(tensor):
@@ -145,6 +147,21 @@ def _export(tf, tracked, call, request, directory, progress):
     module.tracked = tracked  # the variables that the signature uses have to hang on what is saved
     progress("writing the SavedModel")
     tf.saved_model.save(module, directory, signatures={SIGNATURE: tf.function(serve, input_signature=signature)})
+
+
+def _export_graph(tf, call, request, shape, directory, progress):
+    # type: (Any, Callable[[Any], List[Any]], Dict[str, Any], List[int], str, Callable[[str], None]) -> None
+    """As TensorFlow 1 writes a SavedModel, which TensorFlow 2 reads too.
+
+    TensorFlow 2 would put the operations of a function that it traces into an order, by edges that must not lead into a loop of TensorFlow
+    1; and what it wraps instead stays a call, into which TF-TRT does not look.
+    """
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph, config=v1.ConfigProto(device_count={"GPU": 0})) as session:
+        tensor = v1.placeholder(tf.as_dtype(request["input"]["dtype"]), shape, name=INPUT)
+        outputs = {name: tf.identity(result) for name, result in _named(request, call(tensor))}
+        progress("writing the SavedModel")
+        v1.saved_model.simple_save(session, directory, {INPUT: tensor}, outputs)
 
 
 # Keras
