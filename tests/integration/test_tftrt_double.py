@@ -337,7 +337,8 @@ def test_a_variant_of_a_detector_s_graph_is_converted_and_told(workshop: Worksho
     subprocess.run([sys.executable, HERE / "make_detectors.py", folder, "graph"], check=True, capture_output=True, timeout=300)
     names = ["detection_boxes", "detection_classes", "detection_scores", "num_detections"]
     source = {"format": "frozen_graph", "path": str(folder), "architecture": None, "seed": None}
-    more = {"input": {"shape": [20, 20, 3], "dtype": "uint8", "layout": "nhwc"}, "task": "detection", "variant": "nms_cpu"}
+    input = {"shape": [20, 20, 3], "dtype": "uint8", "layout": "nhwc"}
+    more = {"input": input, "task": "detection", "variant": "nms_cpu", "calibration": None}
     _, result = workshop.convert("direct", "fp16", source={**source, "inputs": ["image_tensor"], "outputs": names}, **more)
     details = result["details"]
     assert details["nms"]["device"] == "/device:CPU:0"
