@@ -28,7 +28,8 @@ class TensorRTOptions(CardSection):
 
 class TFTRTOptions(CardSection):
     """``minimum_segment_size``: nodes that make an engine worth while. ``memory_limit_bytes``: of TensorFlow on the GPU, engines included.
-    ``use_calibration``: false where an int8 graph has its ranges in it already.
+    ``use_calibration``: false where an int8 graph has its ranges in it already. ``use_dynamic_shape``: engines of the explicit batch mode,
+    the only one that TensorRT 10 has.
     """
 
     minimum_segment_size: PositiveInt | None = None
@@ -36,12 +37,19 @@ class TFTRTOptions(CardSection):
     maximum_cached_engines: PositiveInt | None = None
     memory_limit_bytes: PositiveInt | None = None
     use_calibration: bool | None = None
+    use_dynamic_shape: bool | None = None
 
 
 class Torch2TRTOptions(CardSection):
     """``workspace_bytes``: the builder's limit."""
 
     workspace_bytes: PositiveInt | None = None
+
+
+class TFLiteOptions(CardSection):
+    """``per_channel_dense``: false for one scale a tensor in quantized dense layers, for runtimes that know no more."""
+
+    per_channel_dense: bool | None = None
 
 
 class EdgeTPUOptions(CardSection):
@@ -57,6 +65,7 @@ class BackendOptions(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
+    tflite: TFLiteOptions | None = None
     tensorrt: TensorRTOptions | None = None
     tftrt: TFTRTOptions | None = None
     torch2trt: Torch2TRTOptions | None = None

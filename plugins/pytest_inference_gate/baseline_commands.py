@@ -42,6 +42,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one.add_argument("before", metavar="BEFORE", help=session_help)
     one.add_argument("after", metavar="AFTER", help=session_help)
 
+    one = _add_action(actions, "axes", _axes, "which part of an upgrade changed what: stacks that differ in one thing alone")
+    one.add_argument("sessions", metavar="SESSION", nargs="*", help=f"only these (default: all): {session_help}")
+    one.add_argument("--tolerance", type=_share, metavar="PERCENT", help="as --gate-tolerance (default: 5%%)")
+    one.add_argument(
+        "--ignore", action="append", default=[], metavar="NAME", help="software that makes no stack of its own, such as kernel"
+    )
+    one.add_argument("--json", action="store_true", help="print JSON")
+
     one = _add_action(actions, "prune", _prune, "remove sessions to which all conditions given here apply")
     one.add_argument("--keep", type=_count, metavar="N", help="those that have N newer ones")
     one.add_argument("--older-than", type=_duration, metavar="AGE", help="those taken longer ago, such as 90d, 12w or 48h")
@@ -81,6 +89,15 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 999999")
     return int(text)
+
+
+def _share(text: str) -> float:
+    from .options import parse_share
+
+    try:
+        return parse_share(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(f"{text!r} {problem}") from None
 
 
 def _duration(text: str) -> timedelta:
@@ -133,6 +150,33 @@ def _diff(options: argparse.Namespace) -> int:
     device = _device(options)
     _write_difference(find_session(device, options.before), find_session(device, options.after))
     return 0
+
+
+def _axes(options: argparse.Namespace) -> int:
+    from .baseline_maintenance import find_sessions, read_all
+    from .options import DEFAULT_TOLERANCE
+    from .stack_axes import find_upgrades
+    from .stack_axes_tables import upgrade_document, upgrade_lines
+
+    device = _device(options)
+    if options.sessions:
+        sessions, unreadable = find_sessions(device, options.sessions), []
+    else:
+        there = read_all(device)
+        sessions, unreadable = list(there.sessions), list(there.unreadable.values())
+    recorded = [session for session in sessions if session.device_id is not None and (session.cases or session.broken)]
+    if not recorded:
+        raise BaselineError(f"{device} has no session of the gate to compare; record one with pytest --benchmark-save=NAME.")
+    tolerance = DEFAULT_TOLERANCE if options.tolerance is None else options.tolerance
+    upgrades = find_upgrades(recorded, tolerance=tolerance, ignored=options.ignore)
+    if options.json:
+        _write_json(upgrade_document(device.name, upgrades, tolerance, options.ignore))
+    else:
+        _write(upgrade_lines(device.name, upgrades, tolerance, options.ignore))
+    if unreadable:
+        sys.stdout.flush()
+        _write(unreadable, sys.stderr)
+    return 1 if unreadable else 0
 
 
 def _prune(options: argparse.Namespace) -> int:

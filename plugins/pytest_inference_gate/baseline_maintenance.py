@@ -98,6 +98,12 @@ def find_session(directory: Path, text: str) -> BaselineSession:
     return read_session(exact[0] if len(found) > 1 else found[0])
 
 
+def find_sessions(directory: Path, texts: Sequence[str]) -> list[BaselineSession]:
+    """All sessions that the texts name, each once and by number; each text may name several, as for ``--benchmark-compare``."""
+    paths = {path for text in texts for path in select_session_files(directory, text)}
+    return [read_session(path) for path in sorted(paths, key=lambda path: (path.name, str(path)))]
+
+
 # ---------------------------------------------------------------- comparing two sessions
 
 

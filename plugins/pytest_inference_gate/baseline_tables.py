@@ -21,7 +21,7 @@ from .condition_text import condition_figures
 from .coverage import Coverage
 from .devices import SoftwareUnderTest
 from .report.terminal import energy_change, milliseconds
-from .wording import age_in_words, counted, session_time
+from .wording import age_in_words, counted, letter_of, session_time
 
 LIST_SCHEMA = "inference-gate-baselines/1"
 SESSION_SCHEMA = "inference-gate-baseline/1"
@@ -102,23 +102,13 @@ def _set_number(session: BaselineSession, sets: Sequence[Mapping[str, str]]) -> 
     return next((number for number, software in enumerate(sets) if same_software(software, session.software)), None)
 
 
-def _letter(number: int) -> str:
-    """A, B, ... Z, AA, AB, ..., as the columns of a spreadsheet."""
-    letters = ""
-    number += 1
-    while number:
-        number, rest = divmod(number - 1, 26)
-        letters = chr(ord("A") + rest) + letters
-    return letters
-
-
 def _software_cell(session: BaselineSession, sets: Sequence[Mapping[str, str]]) -> str:
     if session.device_id is None:
         return _NOTHING
     number = _set_number(session, sets)
     main = [f"{name} {version}" for name, version in session.software.items() if name.startswith(_MAIN_SOFTWARE)]
     text = ", ".join(main) or f"python {session.software.get('python', 'unknown')}"
-    return text if number is None else f"{_letter(number)}: {text}"
+    return text if number is None else f"{letter_of(number)}: {text}"
 
 
 def _software_line(found: DeviceSessions, sets: Sequence[Mapping[str, str]]) -> list[str]:
@@ -128,7 +118,7 @@ def _software_line(found: DeviceSessions, sets: Sequence[Mapping[str, str]]) -> 
     for number, software in enumerate(sets):
         sessions = [session.path.name[:4] for session in found.sessions if _set_number(session, sets) == number]
         changes = SoftwareUnderTest.changes(sets[number - 1], software) if number else []
-        parts.append(f"{_letter(number)} in {', '.join(sessions)}" + (f" ({'; '.join(changes)})" if changes else ""))
+        parts.append(f"{letter_of(number)} in {', '.join(sessions)}" + (f" ({'; '.join(changes)})" if changes else ""))
     return [f"software: {'; '.join(parts)}"]
 
 

@@ -109,11 +109,11 @@ def read_session(path: Path) -> BaselineSession:
 def read_sessions(directory: Path, select: str | None = None, limit: int = COMPARED_SESSIONS) -> list[BaselineSession]:
     """The newest sessions of one device directory, oldest first, at most `limit`.
 
-    `select` is the argument of ``--benchmark-compare``: a path, a number (``2`` or ``0002``), or the beginning of a file name or
-    of the name it was saved under, with wildcards (``jp6``, ``0002_jp6``, ``*quiet``); ``other-device/0002`` looks beside the
-    directory. With a selection, all that it names is read, whatever its content. Without one, files of other people (no block of
-    the gate) do not count. Raises BaselineError when one of the files cannot be trusted, or when the selection names none; an
-    absent or empty directory is an empty list.
+    `select` is the argument of ``--benchmark-compare``: a path, a number (``2`` or ``0002``), a file name or the name it was saved
+    under, or, where none is exactly that, the beginning of one, with wildcards (``jp6``, ``0002_jp6``, ``*quiet``);
+    ``other-device/0002`` looks beside the directory. With a selection, all that it names is read, whatever its content. Without one,
+    files of other people (no block of the gate) do not count. Raises BaselineError when one of the files cannot be trusted, or when the
+    selection names none; an absent or empty directory is an empty list.
     """
     if limit < 1:
         raise ValueError("limit must be at least 1")
@@ -384,7 +384,12 @@ def _matching_files(files: Collection[Path], select: str) -> list[Path]:
         numbered = [path for path in files if int(path.name[:4]) == int(select)]
         if numbered:
             return numbered
-    pattern = select.removesuffix(".json").rstrip("*") + "*"
+    name = select.removesuffix(".json")
+    # A full name goes before the beginning of one: "jp4.3" means the sessions of that stack, and none of "jp4.3-tf1.15".
+    exact = [path for path in files if name in (path.stem, path.stem[5:])]
+    if exact:
+        return exact
+    pattern = name.rstrip("*") + "*"
     return [path for path in files if fnmatchcase(path.stem, pattern) or fnmatchcase(path.stem[5:], pattern)]
 
 

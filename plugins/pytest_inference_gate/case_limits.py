@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .backends import CPU
 from .limits import Figure, judge_limits
 from .results import CaseResult
+from .stream_limits import stream_figures
 from .thread_scaling import note_thread_speedups, one_thread_cases, scaling_key
 from .verdict import Verdict
 from .wording import counted, in_words
@@ -45,7 +46,9 @@ def _figures(result: CaseResult, record: CaseRecord) -> dict[str, Figure]:
         known = [float(value) for value in seconds if isinstance(value, (int, float))]
         complete = len(known) == len(record.builds)
         found["build_seconds"] = Figure(max(known)) if complete else Figure(None, "nothing tells how long it took to build")
-    if result.latency is not None:
+    if result.stream is not None:
+        found |= stream_figures(result.stream)
+    if result.latency is not None and result.stream is None:  # a stream's durations are frames, and not inferences
         # Figures of a disturbed machine count too: it is slower, so that what is within its limit there is so anywhere.
         remark = "" if result.latency.invalid is None else "measured while the machine was disturbed"
         first, peak = result.latency.first_inference, result.peak_rss_bytes
@@ -61,7 +64,7 @@ def _figures(result: CaseResult, record: CaseRecord) -> dict[str, Figure]:
 
 def _speedup(result: CaseResult, one: CaseResult | None, cores: float | None) -> dict[str, Figure]:
     """That of the case's threads, where it has more than one."""
-    if result.threads == 1 or result.latency is None:
+    if result.threads == 1 or result.latency is None or result.stream is not None:
         return {}
     if result.thread_speedup is not None:
         crowded = cores is not None and result.threads > cores

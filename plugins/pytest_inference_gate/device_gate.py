@@ -169,15 +169,17 @@ class DeviceGate:
         if self.baseline is None or not decisions:
             return []
         from .baseline_depth import baseline_depth_lines
+        from .stack_axes import mixed_baseline
 
         cases = {test_id: self._selection.wanted[test_id].case for test_id in decisions}
+        mixed = mixed_baseline(self.baseline.sessions)
         _, *doubts = baseline_depth_lines(
             self.baseline.sessions,
             datetime.now(timezone.utc),
             tolerance={case.id: self._tolerance(case) for case in cases.values()},
             minimum_detectable={case.id: decisions[test_id].minimum_detectable for test_id, case in cases.items()},
         ) or [""]
-        return [self.say(doubt) for doubt in doubts]
+        return [self.say(doubt) for doubt in (*doubts, *([] if mixed is None else [mixed]))]
 
     def absent_cases(self) -> list[str]:
         """Ids of cases that the baseline has and this run has not."""

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -21,7 +21,7 @@ from .build_decision import rebuilding_notices
 from .bundle_command import Export
 from .case_selection import CaseSelection, case_id_of
 from .cases import Case
-from .checks import AccuracyCheck, LatencyCheck, Messages
+from .checks import AccuracyCheck, LatencyCheck, Messages, StreamCheck
 from .comparison import load_baseline
 from .coverage import coverage_notices
 from .decision import correct_for_family
@@ -39,6 +39,8 @@ from .run_environment import DeviceUnderTest, RunEnvironment, open_environment
 from .session_saver import SessionSaver
 from .stack_preparations import StackPreparations
 from .verdict import gate_is_red
+
+_LatencyCheck = TypeVar("_LatencyCheck", bound=LatencyCheck)
 
 if TYPE_CHECKING:
     from .published import PublishedFigure
@@ -208,6 +210,7 @@ class GateSession:
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[test_id])
         covered = {test_id: result.coverage.decision for test_id, result in self.results.items() if result.coverage is not None}
         self.notices += coverage_notices(covered)
+        self.notices += [f"{result.name}: {remark}" for result in self.results.values() for remark in result.build_remarks]
         for gate in self.devices:
             self.notices += gate.machine_remarks(of_device[gate.device.name].values())
             self.notices += gate.left_open(of_device[gate.device.name].values())
@@ -285,8 +288,15 @@ class GateSession:
 
     def latency_check(self, case: Case, node: pytest.Item) -> LatencyCheck:
         """Fails the test where the run compares and the baseline does not have the case."""
+        return self._latency_check(LatencyCheck, case, node)
+
+    def stream_check(self, case: Case, node: pytest.Item) -> StreamCheck:
+        """Likewise of a stream's case."""
+        return self._latency_check(StreamCheck, case, node)
+
+    def _latency_check(self, kind: type[_LatencyCheck], case: Case, node: pytest.Item) -> _LatencyCheck:
         record = self._record(case)
-        check = LatencyCheck(
+        check = kind(
             self.results[case.test_id],
             record,
             self.selection.clocks.get(node.nodeid),
@@ -419,6 +429,8 @@ class GateSession:
             terminalreporter.write_line(line)
         if self._run_result is None:
             return
+        if not self._prepared and self._run_result.exit_status == pytest.ExitCode.USAGE_ERROR:
+            return  # pytest has said what is wrong, and "no case ran" would send the user elsewhere
         from .report.tables import table_named
         from .report.terminal import summary_lines
 

@@ -15,7 +15,7 @@ from . import timing_caches
 from .agent_role import AgentRole
 from .artifacts import ArtifactStore, StoredArtifact
 from .backends import BACKENDS, agent_device
-from .cards import ModelCard
+from .cards import ModelCard, is_calibrated
 from .cases import Case
 from .intermediates import Intermediate, choose_intermediate, choose_portable
 from .outcome import Outcome, StageFailed
@@ -205,11 +205,9 @@ class Preparation:
         return materials.request(case, source, put, timing_caches.without_cache(case.options))
 
     def _materials(self, case: Case, intermediate: Intermediate | None) -> _Materials:
-        # A .tflite file has the types that it has: nothing is quantized any more, and its card may have no pictures for that.
-        calibrates = "int8" in case.precision and case.card.checkpoint.format != "tflite"
         return _Materials(
             self.checkpoint(case.card),
-            self.calibration_inputs(case.card) if calibrates else None,
+            self.calibration_inputs(case.card) if is_calibrated(case.card, case.backend, case.precision) else None,
             intermediate,
             None if intermediate is None else self.artifact(intermediate.case(case), self.converter),
         )

@@ -13,20 +13,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .agent.telemetry import telemetry_wish
 from .agent_role import AgentRole
 from .artifacts import StoredArtifact
 from .cases import Case
 from .coverage import Coverage, MalformedCoverage, parse_coverage
+from .label_count import check_loaded
 from .outcome import Outcome, Stage, StageFailed
 from .preparation import PreparedInputs, load_arguments
 from .results import Replicate
 
 if TYPE_CHECKING:
     from .agent_process import AgentProcess
-
-
-REPLICATES_WITH_TELEMETRY = 3
-"""How many replicates of a case tell what an inference takes of power: each goes on for two seconds, and shows the same as the others."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +72,11 @@ def measure_replicate(
     with role.start(log_name) as agent:
         loaded = agent.load(load_arguments(case, artifact, role.target.put))
         telemetry = telemetry_wish(role.probe.get("device") or {}, case.device) if with_telemetry else None
-        pictures = case.card.measuring.pictures
+        check_loaded(case, loaded)
+        pictures = case.pictures
         return measure_loaded(
             agent, role.target.put(inputs.path), plan, loaded["seconds"], pictures=pictures, telemetry=telemetry
         )
-
-
-def telemetry_wish(facts: Mapping[str, Any], device: str) -> dict[str, str] | None:
-    """How the agent is to sample power after a measurement of a case on ``device``, as its ``measure`` takes it; None: not at all.
-
-    A board that shows the power of its rails does so for every case. A discrete GPU tells its own, beside the cases that run on it.
-    """
-    if facts.get("power_rails") or facts.get("jetson"):
-        return {}
-    if device == "cuda" and any(gpu.get("problem") is None for gpu in facts.get("gpus") or ()):
-        return {"source": "nvidia-smi"}
-    return None
 
 
 def telemetry_remarks(replicates: Iterable[Replicate]) -> list[str]:
@@ -112,7 +99,7 @@ def measure_loaded(
     telemetry: Mapping[str, str] | None = None,
 ) -> Replicate:
     """Warm up and measure in an agent that has its model loaded; ``inputs`` is a path there, whose first ``pictures`` the rounds go through
-    in turn, ``telemetry`` of :func:`telemetry_wish`.
+    in turn, ``telemetry`` of :func:`agent.telemetry.telemetry_wish`.
 
     Raises :class:`StageFailed`.
     """

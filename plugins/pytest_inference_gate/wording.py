@@ -36,6 +36,16 @@ def in_words(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def letter_of(number: int) -> str:
+    """A, B, ... Z, AA, AB, ..., as the columns of a spreadsheet."""
+    letters = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
+
+
 def session_time(text: str) -> datetime | None:
     """The moment that a session file names, in UTC; None where it names none. Without a zone it is UTC, as pytest-benchmark writes it."""
     try:

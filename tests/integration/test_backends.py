@@ -61,10 +61,11 @@ class Bench:
         input: dict[str, Any] = SMALL,
         batch: int = BATCH,
         calibrate: bool = True,
+        options: dict[str, Any] | None = None,
         **source: Any,
     ) -> tuple[Path, dict[str, Any]]:
         """The artifact and the agent's reply. Asked for the same again, the same."""
-        key = (backend, precision, format, str(path), batch, calibrate, repr(source))
+        key = (backend, precision, format, str(path), batch, calibrate, repr(options), repr(source))
         if key not in self.made:
             directory = self.output / str(len(list(self.output.iterdir())))
             directory.mkdir()
@@ -81,6 +82,7 @@ class Bench:
                     "input": input,
                     "calibration": str(self.checkpoints / "calibration.npy") if calibrate else None,
                     "output_directory": str(directory),
+                    "options": options or {},
                 }
             )
             self.made[key] = (directory / result["model"], result)
@@ -193,6 +195,41 @@ def test_precisions_are_what_they_say(bench: Bench) -> None:
     assert "QUANTIZE" not in operators["tflite", "full_int8"]
     assert operators["onnxruntime", "int8"]["QuantizeLinear"] >= 1
     assert operators["onnxruntime", "fp32"]["Conv"] == 1
+
+
+SCALES = """
+import sys
+from ai_edge_litert.interpreter import Interpreter
+interpreter = Interpreter(sys.argv[1])
+tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+(dense,) = [node for node in interpreter._get_ops_details() if node["op_name"] == "FULLY_CONNECTED"]
+print(len(tensors[dense["inputs"][1]]["quantization_parameters"]["scales"]))
+"""
+
+
+def test_the_scales_of_dense_layers_can_be_chosen(bench: Bench) -> None:
+    usual, _ = bench.convert("tflite", "int8", "keras", "model.keras")
+    shared, _ = bench.convert("tflite", "int8", "keras", "model.keras", options={"per_channel_dense": False})
+    counts = [
+        int(subprocess.run([sys.executable, "-c", SCALES, model], capture_output=True, text=True, check=True).stdout)
+        for model in (usual, shared)
+    ]
+    assert counts[0] > counts[1] == 1
+    numpy.testing.assert_allclose(bench.predict("tflite", "int8", shared), bench.reference("keras"), atol=0.1)
+    _, passed = bench.convert("tflite", "int8", "tflite", usual, options={"per_channel_dense": False})
+    assert passed["details"]["remarks"] == ["the model was converted already, so per_channel_dense of the card was not used"]
+
+
+def test_graphs_are_counted_before_and_after(bench: Bench) -> None:
+    told = {
+        (backend, precision): bench.convert(backend, precision, "keras", "model.keras")[1]["details"]["nodes"]
+        for backend, precision in (("tensorflow", "fp32"), ("tflite", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "int8"))
+    }
+    of_tensorflow = told["tensorflow", "fp32"]["after"]
+    assert told["tensorflow", "fp32"] == {"before": of_tensorflow, "after": of_tensorflow, "converted": None}
+    assert told["tflite", "fp32"] == {"before": of_tensorflow, "after": 4, "converted": None}
+    assert told["onnxruntime", "fp32"]["before"] == told["onnxruntime", "fp32"]["after"] == told["onnxruntime", "int8"]["before"]
+    assert told["onnxruntime", "int8"]["after"] > told["onnxruntime", "fp32"]["after"]
 
 
 # Checkpoints

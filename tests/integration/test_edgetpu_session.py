@@ -79,6 +79,17 @@ def test_the_cases_run_on_the_edge_tpu_and_are_compared(saved):
     assert "edgetpu-usb3" in session.parent.name
 
 
+def test_one_edge_tpu_does_not_take_turns(saved):
+    status, output, cases = saved.run(f"--gate-against={sys.executable}")
+    assert status == 1, output
+    assert {case["verdict"] for case in cases.values()} == {"unsupported"}
+    told = " ".join(output.split())
+    assert (
+        "one Edge TPU cannot be opened by two stacks at once: record a baseline with the other stack by --benchmark-save=NAME"
+        in told
+    )
+
+
 def test_a_runtime_that_is_too_old_for_the_model_is_broken(saved):
     status, output, cases = saved.run("--benchmark-compare", RUNTIME="13")
     assert status == 1, output

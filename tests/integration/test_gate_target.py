@@ -186,7 +186,8 @@ def test_a_board_that_cannot_be_used_breaks_its_cases_with_a_sentence(linear_pro
     ("arguments", "says"),
     [
         (["--gate-target=ssh://me@a", "--gate-target=ssh://a:22?python=b"], "--gate-target names a twice"),
-        (["--gate-target=nano"], "is not ssh://user@board"),
+        (["--gate-target=nano"], "is neither ssh://user@board nor bundle:FILE.results.zip"),
+        (["--gate-target=bundle:nope.results.zip"], "there is no file *nope.results.zip"),
         (
             ["--gate-target=ssh://a", "--gate-run-with=python3"],
             "name the board's Python with --gate-target=ssh://a[?]python=PATH",
@@ -198,3 +199,4 @@ def test_what_cannot_be_combined(linear_project, arguments, says):
     result = linear_project.run(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{says}*"])
+    result.stdout.no_fnmatch_line("*no case ran*")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_inference_gate.sweep import REPLICATES_WITH_TELEMETRY
+from pytest_inference_gate.agent.telemetry import REPLICATES_WITH_TELEMETRY
 
 LINE = (
     "05-09-2026 18:42:06 RAM 18207/62841MB (lfb 466x4MB) CPU [14%@2188,off] GR3D_FREQ 0%@[624] cpu@52.562C VDD_IN 4000mW/3900mW"

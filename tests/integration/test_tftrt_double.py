@@ -71,6 +71,14 @@ class Workshop:
             subprocess.run([sys.executable, HERE / "make_frozen_digits.py", path], check=True, capture_output=True, timeout=300)
         return path
 
+    @property
+    def with_ranges(self) -> Path:
+        path = self.root / "ranges.pb"
+        if not path.exists():
+            command = [sys.executable, HERE / "make_frozen_digits.py", path, "ranges"]
+            subprocess.run(command, check=True, capture_output=True, timeout=300)
+        return path
+
     def installation(self, style: str, **options: Any) -> Installation:
         key = (style, tuple(sorted(options.items())))
         if key not in self._installations:
@@ -226,9 +234,30 @@ def test_calibration_pictures_arrive_in_batches_of_the_case(workshop: Workshop, 
     assert (outputs.argmax(axis=1) == workshop.labels).mean() < 0.95  # scales for other pictures
 
 
-def test_ranges_that_are_in_the_graph_need_no_pictures(workshop: Workshop) -> None:
-    _, result = workshop.convert("direct", "int8", calibration=None, options={"use_calibration": False})
+@pytest.mark.parametrize("style", ["direct", "graph"])
+def test_ranges_that_are_in_the_graph_need_no_pictures(workshop: Workshop, style: str) -> None:
+    trained = {
+        "format": "frozen_graph",
+        "path": str(workshop.with_ranges),
+        "architecture": None,
+        "seed": None,
+        "inputs": ["picture:0"],
+        "outputs": [],
+    }
+    options = {"use_calibration": False}
+    model, result = workshop.convert(style, "int8", calibration=None, options=options, source=trained)
     assert result["details"]["engines_built"] == "at conversion"
+    with workshop.start(style) as agent:
+        workshop.load(agent, model, "int8")
+        outputs, coverage = workshop.predict(agent)
+        assert (outputs.argmax(axis=1) == workshop.labels).mean() > 0.9
+        assert coverage["native_segments"] == 0
+        failure = refusal(lambda: agent.convert(workshop.request(style, "int8", calibration=None, options=options)))
+    assert failure.outcome.kind == "build_error"
+    assert failure.outcome.message.startswith("use_calibration is false, but the graph has no ranges in it (none of FakeQuant")
+
+
+def test_pictures_are_asked_for_where_ranges_are_to_be_found(workshop: Workshop) -> None:
     with workshop.start("direct") as agent:
         failure = refusal(lambda: agent.convert(workshop.request("direct", "int8", calibration=None)))
     assert failure.outcome.kind == "build_error"
@@ -260,6 +289,7 @@ def test_the_settings_of_the_card_reach_the_converter(workshop: Workshop) -> Non
         "workspace_bytes": 64 * MIB,
         "maximum_cached_engines": 3,
         "memory_limit_bytes": 512 * MIB,
+        "use_dynamic_shape": True,
     }
     model, result = workshop.convert("direct", "fp16", options=options)
     details = result["details"]
@@ -271,7 +301,17 @@ def test_the_settings_of_the_card_reach_the_converter(workshop: Workshop) -> Non
     with workshop.start("direct") as agent:
         workshop.load(agent, model, "fp16", options=options)
         assert workshop.predict(agent)[1]["parts"] == 0
-    assert (workshop.root / "agent-direct.log").read_text().count("double: GPU limited to 512 MB") == 2
+    log = (workshop.root / "agent-direct.log").read_text()
+    assert log.count("double: GPU limited to 512 MB") == 2
+    assert "double: engines for shapes that vary, with Range profiles" in log
+
+
+@pytest.mark.parametrize("style", ["parameters", "graph"])
+def test_a_setting_that_the_release_does_not_have_is_refused(workshop: Workshop, style: str) -> None:
+    with workshop.start(style) as agent:
+        failure = refusal(lambda: agent.convert(workshop.request(style, "fp16", options={"use_dynamic_shape": True})))
+    assert failure.outcome.kind == "build_error"
+    assert failure.outcome.message.startswith("this TensorFlow's TF-TRT has no use_dynamic_shape")
 
 
 NOT_RUN = {

@@ -334,6 +334,13 @@ def test_selections(device: Path, select: str, found: list[str]) -> None:
     assert names(read_sessions(device, select, limit=1)) == found[-1:]
 
 
+def test_a_full_name_goes_before_the_beginning_of_one(device: Path) -> None:
+    save_session(device, "jp6", document())
+    save_session(device, "jp6", document())
+    assert names(read_sessions(device, "jp6")) == ["0005_jp6", "0006_jp6"]
+    assert names(read_sessions(device, "jp6*")) == ["0002_jp6.0", "0003_jp6.1", "0005_jp6", "0006_jp6"]
+
+
 def test_a_path_is_a_selection(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names(read_sessions(device.parent / "other", str(device / "0001_jp5.json"))) == ["0001_jp5"]
     monkeypatch.chdir(device)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_inference_gate.backends import BACKENDS, BackendInfo
-from pytest_inference_gate.cards import DEFAULT_EVALUATION_SEED, ModelCard, load_card, load_cards
+from pytest_inference_gate.cards import DEFAULT_EVALUATION_SEED, ModelCard, is_calibrated, load_card, load_cards
 from pytest_inference_gate.errors import CardError
 from pytest_inference_gate.preparation import reference_backend
 
@@ -55,6 +55,16 @@ def test_a_model_that_is_quantized_already_needs_no_calibration_set(tmp_path: Pa
     card = load(tmp_path, checkpoint=compiled, calibration=None, backends='{ edgetpu = ["int8"] }')
     assert card.backends == {"edgetpu": ["int8"]}
     assert "found 'int8' but no calibration set" in message(tmp_path, calibration=None, backends='{ edgetpu = ["int8"] }')
+
+
+def test_a_graph_that_has_its_ranges_needs_no_calibration_set(tmp_path: Path) -> None:
+    """Quantization-aware training; what else of the card is quantized is calibrated as ever."""
+    options = "{ tftrt = { use_calibration = false } }"
+    card = load(tmp_path, calibration=None, backends='{ tftrt = ["int8"] }', options=options)
+    assert not is_calibrated(card, "tftrt", "int8")
+    told = message(tmp_path, calibration=None, backends='{ tftrt = ["int8"], tensorrt = ["int8"] }', options=options)
+    assert "backends.tensorrt[0]: found 'int8' but no calibration set" in told
+    assert "backends.tftrt" not in told
 
 
 def problems_of(path: Path) -> str:
@@ -195,7 +205,10 @@ def test_an_architecture_of_torchvision_has_its_own_reference(tmp_path: Path) ->
         ({**TORCHVISION, "input": "{ shape = [8, 8, 1] }"}, ["input.layout: found 'nhwc' (a string), expected 'nchw'"]),
         (
             {**TORCHVISION, "backends": '{ torch = ["fp32"], tflite = ["fp32"] }'},
-            ["backends.tflite: found a backend that takes no architecture of torchvision, expected torch or torch2trt"],
+            [
+                "backends.tflite: found a backend that takes no architecture of torchvision",
+                "torch, torch2trt, onnxruntime, tensorrt",
+            ],
         ),
         (
             {"checkpoint": '{ format = "frozen_graph", file = "a", outputs = ["o:0"] }'},
@@ -268,7 +281,11 @@ def test_an_architecture_of_torchvision_has_its_own_reference(tmp_path: Path) ->
             {"options": "{ tensorrrt = {} }"},
             ["options.tensorrrt: found 'tensorrrt'", "no known backend", "did you mean 'tensorrt'?"],
         ),
-        ({"options": "{ tflite = { a = 1 } }"}, ["options.tflite: found options, expected none: the backend tflite has none"]),
+        ({"options": "{ tflite = { a = 1 } }"}, ["options.tflite.a: found a key that is not known here", "per_channel_dense"]),
+        (
+            {"backends": "{ onnxruntime = ['fp32'] }", "options": "{ onnxruntime = { a = 1 } }"},
+            ["options.onnxruntime: found options, expected none: the backend onnxruntime has none"],
+        ),
         (
             {"options": "{ tensorrt = { dla_core = 0 } }"},
             ["options.tensorrt: found a value, but [backends] has no tensorrt; expected one of tflite, onnxruntime"],
@@ -445,6 +462,7 @@ def test_a_directory_that_is_none_is_an_error(tmp_path: Path) -> None:
 def test_the_shipped_cards_are_good() -> None:
     cards = {card.name: card for card in load_cards(Path(__file__).parents[2] / "models" / "zoo")}
     assert {"mobilenet_v1_1.0_224", "mobilenet_v2_1.0_224", "resnet50", "inception_v3", "densenet121"} <= set(cards)
+    assert {"vgg16", "vgg19", "nasnet_mobile", "mobilenet_v1_1.0_224_quant"} <= set(cards)
     for card in cards.values():
         assert not card.default and card.license and card.checkpoint.url
     seeded = load_card(Path(__file__).parents[2] / "models" / "mobilenet_v2_224_seeded.toml")

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 import pytest_inference_gate
 from pytest_inference_gate.agent import serve, telemetry
 from pytest_inference_gate.agent.backends import Backends
+from pytest_inference_gate.agent.telemetry import telemetry_wish
 from pytest_inference_gate.agent_archive import build_agent_archive
 from pytest_inference_gate.results import Replicate
-from pytest_inference_gate.sweep import telemetry_remarks, telemetry_wish
+from pytest_inference_gate.sweep import telemetry_remarks
 
 AGENT = Path(pytest_inference_gate.__path__[0]) / "agent"
 ORIN_LINE = (

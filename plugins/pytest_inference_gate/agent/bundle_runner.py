@@ -29,12 +29,12 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa:
 
 from .failures import speaks_of_memory
 from .protocol import VERSION, FrameDecoder, ProtocolError, encode_frame
+from .telemetry import REPLICATES_WITH_TELEMETRY, telemetry_wish
 
 SCHEMA = "inference-gate-bundle/1"
 RESULTS_SCHEMA = "inference-gate-bundle-results/1"
 PLAN, RESULTS, DIGEST = "plan.json", "results.json", "results.sha256"
 
-REPLICATES_WITH_TELEMETRY = 3  # of each case, as over ssh
 SECONDS_BETWEEN_READINGS = 3.0
 SECONDS_TO_STOP = 5.0
 LOG_TAIL_BYTES = 64 * 1024
@@ -519,7 +519,8 @@ class Runner:
             if case["pictures"] > 1:
                 wish["pictures"] = case["pictures"]
             if replicate < REPLICATES_WITH_TELEMETRY:
-                wish.update(telemetry_wish(facts, case))
+                telemetry = telemetry_wish(facts, str(case["load"].get("device")))
+                wish.update({} if telemetry is None else {"telemetry": telemetry})
             measured = agent.ask("measure", wish)
         write_json(self._record(name), {"load": loaded, "measure": measured})
         rounds = sorted(measured["rounds"])
@@ -605,16 +606,6 @@ class Runner:
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
-
-
-def telemetry_wish(facts, case):
-    # type: (Facts, Facts) -> Facts
-    """How power is sampled after a measurement, as it is over ssh."""
-    if facts.get("power_rails") or facts.get("jetson"):
-        return {"telemetry": {}}
-    if case["load"].get("device") == "cuda" and any(gpu.get("problem") is None for gpu in facts.get("gpus") or ()):
-        return {"telemetry": {"source": "nvidia-smi"}}
-    return {}
 
 
 def software_of(probe):

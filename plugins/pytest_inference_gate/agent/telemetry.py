@@ -31,6 +31,22 @@ ABSENT_INTERVALS = 4  # from so many intervals without a sample on, something he
 
 SOURCES = ("sysfs", "tegrastats", "nvidia-smi")
 
+# So many replicates of a case tell what an inference takes of power: each goes on for two seconds, and shows the same as the others.
+REPLICATES_WITH_TELEMETRY = 3
+
+
+def telemetry_wish(facts, device):
+    # type: (Facts, str) -> Optional[Dict[str, str]]
+    """How power is sampled after a measurement of a case on ``device``, as ``measure`` takes it; None: not at all.
+
+    A board that shows the power of its rails does so for every case. A discrete GPU tells its own, beside the cases that run on it.
+    """
+    if facts.get("power_rails") or facts.get("jetson"):
+        return {}
+    if device == "cuda" and any(gpu.get("problem") is None for gpu in facts.get("gpus") or ()):
+        return {"source": "nvidia-smi"}
+    return None
+
 
 # In the process that measures
 

@@ -8,7 +8,7 @@ import inspect
 import os
 import shutil
 from collections import namedtuple
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple  # noqa: F401
 
 from . import model_outputs, tftrt_log
 from .failures import AgentError, BuildError, LoadError, OutOfMemory, Unsupported, sentence_of, speaks_of_memory
@@ -21,10 +21,27 @@ WHERE_IT_IS = (
     "tensorrt there"
 )
 
+# Operations that hold the range of a tensor, as quantization-aware training leaves them in a graph. TF-TRT takes no others.
+RANGES = frozenset(["FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "QuantizeAndDequantizeV2", "QuantizeAndDequantizeV3"])
+WITHOUT_DYNAMIC_SHAPE = (
+    "this TensorFlow's TF-TRT has no use_dynamic_shape, which later releases have: leave it out of [options.tftrt], or upgrade "
+    "TensorFlow"
+)
+
 # None stands for TensorFlow's own default.
 Settings = namedtuple(
-    "Settings", ["precision", "batch", "workspace_bytes", "minimum_segment_size", "maximum_cached_engines", "use_calibration"]
+    "Settings",
+    [
+        "precision",
+        "batch",
+        "workspace_bytes",
+        "minimum_segment_size",
+        "maximum_cached_engines",
+        "use_calibration",
+        "use_dynamic_shape",
+    ],
 )
+Settings.__new__.__defaults__ = (None,)
 # Graph, name of its input tensor, names of its output tensors.
 Graph = namedtuple("Graph", ["graph_def", "input", "outputs"])
 
@@ -180,13 +197,27 @@ def _common(settings):
 def new_v2(module, style, directory, settings):
     # type: (Any, str, str, Settings) -> Any
     """A ``TrtGraphConverterV2`` for the SavedModel in ``directory``, which may be written after this."""
-    values = _common(settings)
+    values, others = _common(settings), {}  # type: Dict[str, Any], Dict[str, Any]
+    if settings.use_dynamic_shape is not None:
+        if "use_dynamic_shape" not in _parameters(module.TrtGraphConverterV2.__init__):
+            raise BuildError(WITHOUT_DYNAMIC_SHAPE)
+        others["use_dynamic_shape"] = settings.use_dynamic_shape
     if style == "direct":
-        return module.TrtGraphConverterV2(input_saved_model_dir=directory, **values)
+        return module.TrtGraphConverterV2(input_saved_model_dir=directory, **dict(values, **others))
     template = module.DEFAULT_TRT_CONVERSION_PARAMS
     values["is_dynamic_op"] = True  # what TensorFlow 2 asks for where it still has the choice
     known = {name: value for name, value in values.items() if name in template._fields}
-    return module.TrtGraphConverterV2(input_saved_model_dir=directory, conversion_params=template._replace(**known))
+    return module.TrtGraphConverterV2(input_saved_model_dir=directory, conversion_params=template._replace(**known), **others)
+
+
+def require_ranges(settings, operations):
+    # type: (Settings, Set[str]) -> None
+    """Of an integer graph that is not calibrated: without ranges in it, TensorRT would quantize nothing, or refuse."""
+    if settings.precision == "int8" and not settings.use_calibration and not RANGES & operations:
+        raise BuildError(
+            "use_calibration is false, but the graph has no ranges in it (none of %s): train it with quantization, or remove "
+            "use_calibration, so that the [calibration] pictures give the ranges" % ", ".join(sorted(RANGES))
+        )
 
 
 def needs_calibration(settings):
@@ -241,6 +272,8 @@ def summary_v2(converter):
 def convert_graph(tf, module, style, graph, settings, config, batches):
     # type: (Any, Any, str, Graph, Settings, Any, Callable[[], Iterator[Any]]) -> Any
     """The converted GraphDef. With a static graph the engines are built here; calibrated ones at the first inference."""
+    if settings.use_dynamic_shape is not None:
+        raise BuildError(WITHOUT_DYNAMIC_SHAPE)
     calibrated = needs_calibration(settings)
     outputs = [name.split(":")[0] for name in graph.outputs]
     values = _common(settings)

@@ -5,7 +5,7 @@ a function beside, to run it where the engine cannot. The nodes of those functio
 output needs is not.
 """
 
-from typing import Any, Dict, List, Tuple  # noqa: F401
+from typing import Any, Dict, List, Set, Tuple  # noqa: F401
 
 from . import graph_nodes
 
@@ -76,6 +76,19 @@ def count(graph_def, outputs):
         elif node.op not in STRUCTURAL:
             native.append(node.op)
     return Count([segments[name] for name in sorted(segments)], native, total)
+
+
+def operations(graph_def):
+    # type: (Any) -> Set[str]
+    """Every kind of node in a graph and its functions, whether anything needs it or not."""
+    groups = [graph_def.node] + [function.node_def for function in graph_def.library.function]
+    return {node.op for nodes in groups for node in nodes}
+
+
+def nodes_of(directory):
+    # type: (str) -> int
+    """How many nodes of whatever kind the serving signature of a SavedModel needs."""
+    return count(*read(directory)).nodes
 
 
 def _segment_nodes(node, functions):

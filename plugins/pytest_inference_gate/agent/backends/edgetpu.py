@@ -105,11 +105,13 @@ def _compiled(request, scratch, progress):
     if os.path.isfile(log):
         shutil.copyfile(log, os.path.join(directory, LOG))
     _write_record(directory, {"compiler": release, "coverage": coverage})
+    operators = integers["details"].get("operators") or tflite_file.read(os.path.join(scratch, integers["model"])).counts
     details = {
         "passed_through": False,
         "coverage": coverage,
         "compilation": _sizes(result),
-        "operators": integers["details"].get("operators") or tflite_file.read(os.path.join(scratch, integers["model"])).counts,
+        "operators": operators,
+        "nodes": {"before": sum(operators.values()), "after": sum(content.counts.values()), "converted": None},
         "remarks": [result.retried] if result.retried else [],
     }
     if result.retried:
@@ -160,7 +162,13 @@ def _passed_through(request, content):
         )
     shutil.copyfile(path, os.path.join(directory, MODEL))
     _write_record(directory, {"compiler": release, "coverage": coverage})
-    details = {"passed_through": True, "coverage": coverage, "operators": content.counts, "remarks": remarks}
+    details = {
+        "passed_through": True,
+        "coverage": coverage,
+        "operators": content.counts,
+        "nodes": {"before": None, "after": sum(content.counts.values()), "converted": None},
+        "remarks": remarks,
+    }
     return {"model": MODEL, "converter": {"edgetpu_compiler": release} if release else {}, "details": details}
 
 

@@ -1,4 +1,5 @@
-"""ONNX Runtime on the CPU: TensorFlow checkpoints by tf2onnx, ONNX files as they are, integers by ONNX Runtime's static quantization."""
+"""ONNX Runtime on the CPU: TensorFlow checkpoints by tf2onnx, those of torchvision by PyTorch's exporter, ONNX files as they are;
+integers by ONNX Runtime's static quantization."""
 
 import functools
 import os
@@ -51,26 +52,17 @@ def convert(request, progress):
             versions.update(onnx_precision.quantize(request, scratch, real, destination, progress))
         else:
             shutil.copyfile(real, destination)
+        nodes_before = sum(onnx_sources.operators(real).values())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return {
-        "model": "model.onnx",
-        "converter": versions,
-        "details": {"passed_through": onnx_sources.is_onnx(request), "operators": operators(destination)},
+    counts = onnx_sources.operators(destination)
+    details = {
+        "passed_through": onnx_sources.is_onnx(request),
+        "operators": counts,
+        # Without the package onnx, nobody counts.
+        "nodes": {"before": nodes_before or None, "after": sum(counts.values()) or None, "converted": None},
     }
-
-
-def operators(path):
-    # type: (str) -> Dict[str, int]
-    """How often each operator occurs; empty where the package onnx is not at hand."""
-    try:
-        import onnx
-    except ImportError:
-        return {}
-    counts = {}  # type: Dict[str, int]
-    for node in onnx.load(path, load_external_data=False).graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return counts
+    return {"model": "model.onnx", "converter": versions, "details": details}
 
 
 # Running

@@ -3,7 +3,7 @@
 import os
 from typing import Any, Callable, Dict, List  # noqa: F401
 
-from .. import model_outputs, nms_placement, tensorflow_device
+from .. import model_outputs, nms_placement, tensorflow_device, tftrt_graph
 from .. import tensorflow_sources as sources
 from ..failures import LoadError, Unsupported
 
@@ -38,7 +38,8 @@ def convert(request, progress):
     nms_placement.refuse_unknown(variant, request.get("device", "cpu"))
     directory = os.path.join(request["output_directory"], "saved_model")
     tf = sources.save(request, directory, progress)
-    details = {}  # type: Dict[str, Any]
+    nodes = tftrt_graph.nodes_of(directory)
+    details = {"nodes": {"before": nodes, "after": nodes, "converted": None}}  # type: Dict[str, Any]
     if variant is not None:
         placement = nms_placement.place_in_saved_model(directory, variant)
         details.update(nms=nms_placement.details(placement), remarks=nms_placement.remarks(placement))

@@ -96,6 +96,7 @@ def convert(request, progress):
         progress("building the engine")
         engine, cache, details = tensorrt_api.build(trt, logger, graph, plan, _calibrator(trt, request))
         details["onnx_sha256"] = _sha256(_read(graph))
+        nodes_before = sum(onnx_sources.operators(graph).values()) or None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     provenance = dict(
@@ -110,6 +111,8 @@ def convert(request, progress):
     details.update(
         engine=provenance,
         coverage=tensorrt_api.coverage(placement, here["tensorrt"]),
+        # What is left of them is the engine's layers.
+        nodes={"before": nodes_before, "after": sum(placement["devices"].values()) or None, "converted": None},
         placement=placement,
         timing_cache={
             "file": TIMING_CACHE,

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
 
-from .. import model_outputs, tflite_file, tflite_nodes
+from .. import model_outputs, tflite_file, tflite_nodes, tftrt_graph
 from .. import tensorflow_sources as sources
 from ..failures import BuildError, LoadError, Unsupported
 
@@ -48,26 +48,44 @@ def convert(request, progress):
     destination = os.path.join(directory, "model.tflite")
     if request["source"]["format"] == "tflite":  # whatever precision the file has, the card says which
         shutil.copyfile(request["source"]["path"], destination)
-        return {"model": "model.tflite", "converter": {}, "details": {"passed_through": True}}
+        with open(destination, "rb") as original:
+            details = _details(operators(original.read()), None)
+        if "per_channel_dense" in (request.get("options") or {}):
+            details["remarks"] = ["the model was converted already, so per_channel_dense of the card was not used"]
+        return {"model": "model.tflite", "converter": {}, "details": dict(details, passed_through=True)}
     if precision in CALIBRATED and not request.get("calibration"):
         raise BuildError("the precision %s needs calibration pictures: add a [calibration] section to the card" % precision)
     saved_model = tempfile.mkdtemp(prefix="inference-gate-")
     try:
         tf = sources.save(request, saved_model, progress)
+        nodes_before = tftrt_graph.nodes_of(saved_model)
         progress("converting to TensorFlow Lite")
         content = _converter(tf, saved_model, request).convert()
     finally:
         shutil.rmtree(saved_model, ignore_errors=True)
     with open(destination, "wb") as stream:
         stream.write(content)
-    return {"model": "model.tflite", "converter": sources.converter_versions(tf), "details": {"operators": operators(content)}}
+    details = _details(operators(content), nodes_before)
+    return {"model": "model.tflite", "converter": sources.converter_versions(tf), "details": details}
+
+
+def _details(counts, nodes_before):
+    # type: (Dict[str, int], Optional[int]) -> Dict[str, Any]
+    return {
+        "operators": counts,
+        "nodes": {"before": nodes_before, "after": sum(counts.values()) or None, "converted": None},
+    }
 
 
 def _converter(tf, saved_model, request):
     # type: (Any, str, Dict[str, Any]) -> Any
-    """The converter's own output is the same byte for byte for the same weights and the same release."""
+    """Besides the usual, a request may hold ``options``: ``per_channel_dense``.
+
+    The converter's own output is the same byte for byte for the same weights and the same release.
+    """
     precision = request["precision"]
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=[sources.SIGNATURE])
+    _choose_dense_scales(tf, converter, request.get("options") or {})
     if precision == "fp32":
         return converter
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -87,6 +105,22 @@ def _converter(tf, saved_model, request):
             converter.inference_input_type = tf.int8
             converter.inference_output_type = tf.int8
     return converter
+
+
+PER_TENSOR_DENSE = "_experimental_disable_per_channel_quantization_for_dense_layers"
+
+
+def _choose_dense_scales(tf, converter, options):
+    # type: (Any, Any, Dict[str, Any]) -> None
+    """Runtimes as old as TensorFlow 2.6 take dense layers with a scale for each channel, and compute them wrongly without a word."""
+    if "per_channel_dense" not in options:
+        return
+    if not hasattr(converter, PER_TENSOR_DENSE):
+        raise BuildError(
+            "the converter of TensorFlow %s cannot choose how dense layers are quantized: leave per_channel_dense out of "
+            "[options.tflite], or convert with a later TensorFlow by --gate-convert-with" % tf.__version__
+        )
+    setattr(converter, PER_TENSOR_DENSE, not options["per_channel_dense"])
 
 
 def operators(content):
@@ -188,6 +222,11 @@ class Runner:
         self._interpreter.set_tensor(
             self._input["index"], self._quantize(array, self._input["dtype"], *self._input["quantization"])
         )
+
+    def input_array(self):
+        # type: () -> Any
+        """The input tensor's own memory, to be written and let go of before the next inference."""
+        return self._interpreter.tensor(self._input["index"])()
 
     def prepared(self):
         # type: () -> Callable[[], Any]

@@ -123,7 +123,7 @@ def _on_cuda(device):
 def convert(request, progress):
     # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
     """Besides the usual, a request may hold ``options``: ``minimum_segment_size``, ``workspace_bytes``, ``maximum_cached_engines``,
-    ``memory_limit_bytes`` and ``use_calibration``. What is left out is TensorFlow's default."""
+    ``memory_limit_bytes``, ``use_calibration`` and ``use_dynamic_shape``. What is left out is TensorFlow's default."""
     precision = request["precision"]
     if precision not in PRECISIONS:
         raise Unsupported("the backend tftrt has no precision %r; it has %s" % (precision, ", ".join(PRECISIONS)))
@@ -159,6 +159,7 @@ def _settings(request, options):
         minimum_segment_size=options.get("minimum_segment_size"),
         maximum_cached_engines=options.get("maximum_cached_engines"),
         use_calibration=bool(options.get("use_calibration", True)) if request["precision"] == "int8" else None,
+        use_dynamic_shape=options.get("use_dynamic_shape"),
     )
 
 
@@ -242,7 +243,9 @@ def _convert_saved_model(tf, module, style, request, settings, memory_limit, dir
         converter = tftrt_api.new_v2(module, style, original, settings)
         sources.save(request, original, progress, tf)
         placement = None if variant is None else nms_placement.place_in_saved_model(original, variant)
-        nodes_before = tftrt_graph.count(*tftrt_graph.read(original)).nodes
+        graph_def, outputs = tftrt_graph.read(original)
+        tftrt_api.require_ranges(settings, tftrt_graph.operations(graph_def))
+        nodes_before = tftrt_graph.count(graph_def, outputs).nodes
         progress("converting segments for TensorRT")
         tftrt_api.convert_v2(converter, settings, _pictures(request))
         begun = len(log.text())
@@ -267,6 +270,7 @@ def _convert_graph(tf, module, style, request, settings, memory_limit, directory
     graph = tftrt_api.Graph(*sources.frozen_graph(tf, request, config, progress))
     variant = request.get("variant")
     placement = None if variant is None else nms_placement.place(graph.graph_def, graph.outputs, variant)
+    tftrt_api.require_ranges(settings, tftrt_graph.operations(graph.graph_def))
     nodes_before = len(graph.graph_def.node)
     begun = len(log.text())
     progress("converting segments for TensorRT, and building the engines")

@@ -2,7 +2,7 @@
 
 import collections
 
-from . import second
+from . import graphs, second
 
 DEFAULT_TRT_MAX_WORKSPACE_SIZE_BYTES = 1 << 30
 
@@ -68,6 +68,8 @@ class TrtGraphConverterV2(second.Converter):
                 use_calibration,
                 allow_build_at_runtime,
             )
+        if use_dynamic_shape:
+            graphs.say("double: engines for shapes that vary, with %s profiles" % (dynamic_shape_profile_strategy or "Range"))
         self.begin(input_saved_model_dir, conversion_params, "TRTEngineOp_000_{:03d}".format)
 
     def convert(self, calibration_input_fn=None):
