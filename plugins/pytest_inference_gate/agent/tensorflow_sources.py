@@ -200,12 +200,13 @@ def _keras_configuration(path):
 
 def _keras(tf, request):
     # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], List[Any]]]
-    return _of_model(tf, read_keras(tf, request["source"]["path"])[0], request)
+    source = request["source"]
+    return _of_model(tf, read_keras(tf, source["path"], bool(source.get("allow_lambda")))[0], request)
 
 
-def read_keras(tf, path):
-    # type: (Any, str) -> Tuple[Any, Any]
-    """The whole model in the Keras file at ``path``, and its configuration as JSON says it."""
+def read_keras(tf, path, trusted=False):
+    # type: (Any, str, bool) -> Tuple[Any, Any]
+    """The whole model in the Keras file at ``path``, and its configuration as JSON says it. ``trusted``: it may hold program text."""
     is_archive = zipfile.is_zipfile(path)
     configuration = _keras_configuration(path)
     if configuration is None:
@@ -213,7 +214,6 @@ def read_keras(tf, path):
             "%s holds weights but no architecture: use the format keras_weights and name the architecture"
             % os.path.basename(path)
         )
-    trusted = bool(request["source"].get("allow_lambda"))
     if not trusted:
         _refuse_lambda(configuration, path)
     options = {"compile": False}
