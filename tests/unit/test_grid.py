@@ -230,6 +230,12 @@ class TestTheTable:
         assert any(line.startswith("backend") for line in lines)
         assert any(line.startswith("- onnxruntime int8: top-1") for line in lines)
 
+    def test_variants_and_streams_have_rows_of_their_own(self) -> None:
+        streams = [replace(case, id=f"{case.id}-stream") for case in grid()]
+        note_thread_speedups(streams)
+        lines = lines_of(run_of(*grid(), *streams, mode="measure"))
+        assert [line.split()[1] for line in lines if line.startswith("int8 ")] == ["-", "stream"]
+
     def test_a_verdict_of_some_threads_names_them_and_has_its_colour(self) -> None:
         cases = grid()
         cases[1].verdict = Verdict.OVER_LIMIT

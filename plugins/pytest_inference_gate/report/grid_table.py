@@ -73,8 +73,7 @@ def _identity(rows: Sequence[GridRow]) -> list[_Column]:
         _Column("backend", "backend", lambda row: row.first.backend, number=False),
         _Column("precision", "precision", lambda row: row.first.precision, number=False),
         _Column("batch", "batch", lambda row: f"b{row.first.batch}", number=False),
-        _Column("variant", "variant", lambda row: row.first.variant or NOTHING, number=False),
-        _Column("device", "device", lambda row: row.first.device, number=False),
+        _Column("variant", "variant", lambda row: row.kind or NOTHING, number=False),
     ]
     return [column for column in columns if column.name == "precision" or len({column.cell(row) for row in rows}) > 1]
 
