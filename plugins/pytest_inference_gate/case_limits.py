@@ -68,7 +68,7 @@ def _speedup(result: CaseResult, one: CaseResult | None, cores: float | None) ->
         return {}
     if result.thread_speedup is not None:
         crowded = cores is not None and result.threads > cores
-        remark = f"{counted(result.threads, 'thread')} on {cores:.3g} free cores" if crowded else ""
+        remark = f"{counted(result.threads, 'thread')} on {round(cores, 1):g} free cores" if crowded else ""
         return {"thread_speedup": Figure(result.thread_speedup, remark or counted(result.threads, "thread"))}
     if one is None:
         missing = f"the same case with one thread is not in this run: add it with --gate-threads=1,{result.threads}"
@@ -87,7 +87,7 @@ def _too_many_threads(results: Iterable[CaseResult], cores: float | None) -> lis
         return []
     numbers = in_words([str(count) for count in sorted(counts)])
     return [
-        f"{numbers} threads had {cores:.3g} free cores and waited for each other: what they gain is no measure of how a model threads"
+        f"{numbers} threads had {round(cores, 1):g} free cores and waited for each other: what they gain is no measure of how a model threads"
     ]
 
 
