@@ -67,9 +67,10 @@ def _speedup(result: CaseResult, one: CaseResult | None, cores: float | None) ->
     if result.threads == 1 or result.latency is None or result.stream is not None:
         return {}
     if result.thread_speedup is not None:
-        crowded = cores is not None and result.threads > cores
-        remark = f"{counted(result.threads, 'thread')} on {cores:.3g} free cores" if crowded else ""
-        return {"thread_speedup": Figure(result.thread_speedup, remark or counted(result.threads, "thread"))}
+        told = counted(result.threads, "thread")
+        if cores is not None and result.threads > cores:
+            told += f" on {round(cores, 1):g} free cores"
+        return {"thread_speedup": Figure(result.thread_speedup, told)}
     if one is None:
         missing = f"the same case with one thread is not in this run: add it with --gate-threads=1,{result.threads}"
     else:
@@ -86,9 +87,8 @@ def _too_many_threads(results: Iterable[CaseResult], cores: float | None) -> lis
     if not counts:
         return []
     numbers = in_words([str(count) for count in sorted(counts)])
-    return [
-        f"{numbers} threads had {cores:.3g} free cores and waited for each other: what they gain is no measure of how a model threads"
-    ]
+    free = f"{round(cores, 1):g} free cores"
+    return [f"{numbers} threads had {free} and waited for each other: what they gain is no measure of how a model threads"]
 
 
 def _not_in_this_run(results: Iterable[CaseResult], records: Mapping[str, CaseRecord]) -> list[str]:
