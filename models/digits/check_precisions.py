@@ -1,6 +1,6 @@
 """Prints what each TF-Lite precision costs in accuracy: ``python models/digits/check_precisions.py``.
 
-Converts the two checkpoints with ``tf.lite.TFLiteConverter``, calibrates on ``calibration.npz`` and asks each converted model about
+Converts the three checkpoints with ``tf.lite.TFLiteConverter``, calibrates on ``calibration.npz`` and asks each converted model about
 all pictures of ``evaluation.npz``, one by one. The table in ``models/README.md`` and the tolerances in the cards come from here.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from recipe_common import HERE, SIDE, Array, prepare_tensorflow, preprocess, wilson_interval
 
-CHECKPOINTS = ["digits_cnn", "digits_inverted_residual"]
+CHECKPOINTS = ["digits_cnn", "digits_inverted_residual", "../uneven_digits/uneven_digits"]
 PRECISIONS = ["fp32", "dynamic", "fp16", "int8", "full_int8"]
 
 
@@ -96,7 +96,7 @@ def main() -> None:
                 right = int((answers == labels).sum())
                 low, high = wilson_interval(right, len(labels))
                 print(
-                    f"| {name} | {precision} | {len(converted) / 1000:.0f} | {right} | {right / len(labels):.4f} "
+                    f"| {Path(name).name} | {precision} | {len(converted) / 1000:.0f} | {right} | {right / len(labels):.4f} "
                     f"| {low:.3f} to {high:.3f} | {int((answers == reference).sum())} |",
                     flush=True,
                 )

@@ -213,8 +213,18 @@ def validate(build: Callable[[], Any], plan: Plan, pictures: Array, labels: Arra
     print_top1("validation", total, TRAINING_END)
 
 
-def run_recipe(description: str, build: Callable[[], Any], plan: Plan, checkpoint: str, seed: int) -> None:
-    """The recipes' command line: ``--validate`` judges hyperparameters, without it the committed checkpoint is made."""
+def run_recipe(
+    description: str,
+    build: Callable[[], Any],
+    plan: Plan,
+    checkpoint: str,
+    seed: int,
+    finish: Callable[[Any], None] | None = None,
+) -> None:
+    """The recipes' command line: ``--validate`` judges hyperparameters, without it the committed checkpoint is made.
+
+    ``finish`` changes the trained model in place, before it is asked about the evaluation set and saved.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--validate", action="store_true", help="cross-validate on the training forms, write nothing")
     parser.add_argument("--output", type=Path, default=HERE / checkpoint, help="where the checkpoint goes (default: %(default)s)")
@@ -232,6 +242,8 @@ def run_recipe(description: str, build: Callable[[], Any], plan: Plan, checkpoin
     begin = time.monotonic()
     fit(model, pictures[:TRAINING_END], labels[:TRAINING_END], plan, seed)
     print(f"trained in {time.monotonic() - begin:.0f} s", flush=True)
+    if finish is not None:
+        finish(model)
     print_top1("training", count_right(model, pictures[:TRAINING_END], labels[:TRAINING_END]), TRAINING_END)
     right = count_right(model, pictures[EVALUATION_BEGIN:], labels[EVALUATION_BEGIN:])
     print_top1("evaluation", right, len(labels) - EVALUATION_BEGIN)

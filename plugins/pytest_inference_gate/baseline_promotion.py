@@ -79,6 +79,8 @@ def objections(candidate: BaselineSession, baseline: Sequence[BaselineSession]) 
             severe[case_id] = "has no verdict that is known here"
         elif known in ACCEPTABLE:
             slower[case_id] = str(known)
+        elif known is Verdict.OVER_LIMIT:
+            severe[case_id] = "is over a limit of its card"
         elif gate_is_red(known):
             severe[case_id] = f"is {known}"
         elif case_id not in verdicts:
@@ -122,7 +124,8 @@ def refuse_where_objected(candidate: BaselineSession, found: Objections, *, acce
         clauses = "; ".join(f"{case_id} {clause}" for case_id, clause in found.severe.items())
         raise BaselineError(
             f"{name} cannot be promoted, since its run was red for more than latency: {clauses}; correct that and compare again, or, "
-            "if it is meant to be so, record a session with --benchmark-save and without --benchmark-compare."
+            "if it is meant to be so, record a session with --benchmark-save and without --benchmark-compare (a case over a limit is saved "
+            "only once its card allows what it takes)."
         )
     if found.slower and not accept_slower:
         clauses = ", ".join(f"{case_id} ({verdict})" for case_id, verdict in found.slower.items())

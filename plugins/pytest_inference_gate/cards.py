@@ -19,6 +19,7 @@ from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
 from .card_section import CardSection
 from .detection_card import Detection, Task, detection_problems
 from .errors import CardError
+from .limits_card import Limits, limit_problems
 from .measuring_card import Measuring, measuring_problems
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
@@ -203,6 +204,7 @@ class ModelCard(CardSection):
     tolerance: Tolerance = Tolerance()
     measuring: Measuring = Measuring()
     coverage: dict[str, CoverageSection] = {}  # by backend
+    limits: Limits = Limits()
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
     devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
     options: BackendOptions = BackendOptions()
@@ -252,6 +254,7 @@ def load_card(
         *_device_problems(card, backend_infos(known_backends)),
         *_option_problems(card, known_backends),
         *_coverage_problems(card),
+        *limit_problems(card.limits, {precision for known in card.backends.values() for precision in known}),
         *detection_problems(card),
         *measuring_problems(card),
         *_scaling_problems(card, extra_scalings),

@@ -74,11 +74,17 @@ class Messages:
         text = messages.coverage_failure_message(
             result, result.coverage, self._software_changes, reproduce=self._reproduce, paired=self._paired
         )
-        # One test fails for both: whoever mends the one has to know of the other.
+        # One test fails for all of these: whoever mends the one has to know of the others.
+        over = any(limit.exceeded for limit in result.limits)
+        return f"{text}\n\n{self.limits(result)}" if over else f"{text}{self._failing_latency(result)}"
+
+    def limits(self, result: CaseResult) -> str:
+        return f"{messages.limits_failure_message(result, reproduce=self._reproduce)}{self._failing_latency(result)}"
+
+    def _failing_latency(self, result: CaseResult) -> str:
         latency = result.latency
-        if latency is not None and latency.verdict is not None and effect(latency.verdict) == "fail":
-            text += f"\n\n{self.latency(result)}"
-        return text
+        fails = latency is not None and latency.verdict is not None and effect(latency.verdict) == "fail"
+        return f"\n\n{self.latency(result)}" if fails else ""
 
     def no_baseline(self, result: CaseResult) -> str:
         if self._paired:
@@ -111,6 +117,12 @@ class _Check:
         if self.result.coverage is not None and self.result.coverage.red:
             self._end(self.result.coverage.decision.verdict, self._messages.coverage)
 
+    def _end_for_limits(self) -> None:
+        """Fail the test of a case that is over a limit of its card."""
+        __tracebackhide__ = True
+        if any(limit.exceeded for limit in self.result.limits):
+            self._end(Verdict.OVER_LIMIT, self._messages.limits)
+
     def _end(self, verdict: Verdict, message: Callable[[CaseResult], str]) -> None:
         __tracebackhide__ = True
         ending = effect(verdict, self._relaxed)
@@ -136,7 +148,8 @@ class AccuracyCheck(_Check):
     def check(self) -> None:
         """End the test as the verdict on accuracy demands; do nothing where the case is accurate enough.
 
-        Where latency was not measured, so that no test of it fails, a fall-back from the accelerator fails this one.
+        Where latency was not measured, so that no test of it fails, a fall-back from the accelerator or a limit that is exceeded fails this
+        one.
         """
         __tracebackhide__ = True
         self._end_for_outcome()
@@ -146,6 +159,7 @@ class AccuracyCheck(_Check):
         self._end(judged.verdict, self._messages.accuracy)
         if self.result.latency is None:
             self._end_for_coverage()
+            self._end_for_limits()
 
 
 class LatencyCheck(_Check):
@@ -192,7 +206,7 @@ class LatencyCheck(_Check):
         benchmark_adapter.replay(benchmark, self._clock, rounds)
 
     def check(self) -> None:
-        """End the test as the verdicts on latency and on coverage demand; do nothing where nothing was compared.
+        """End the test as the verdicts on latency, on coverage and on the card's limits demand; the last two need nothing to compare with.
 
         How fast a case is says little while less of it runs on the accelerator, so a fall-back comes first.
         """
@@ -201,5 +215,6 @@ class LatencyCheck(_Check):
         if self.result.latency is None:
             raise ValueError("latency was not measured for this case")
         self._end_for_coverage()
+        self._end_for_limits()
         if self.result.latency.verdict is not None:
             self._end(self.result.latency.verdict, self._messages.latency)

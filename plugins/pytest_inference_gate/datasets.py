@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+FEW_CALIBRATION_PICTURES = 32
+"""So few are told. TensorFlow's guide to post-training quantization speaks of a few hundred."""
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Pictures with their labels.
@@ -170,6 +174,26 @@ def check_disjoint(evaluation: ImageSet, calibration: ImageSet, card: ModelCard)
             f"being {first} "
             f"(in the evaluation set: {same}); take them out of one of the two."
         )
+
+
+def require_calibration_pictures(calibration: ImageSet, card: ModelCard) -> str | None:
+    """Raise :class:`EvaluationDataError` where there are fewer than two different pictures: what an activation can be is not seen in one.
+
+    Returns a sentence for the user where there are fewer than :data:`FEW_CALIBRATION_PICTURES` of them, ``None`` of more.
+    """
+    different = len(set(calibration.picture_digests))
+    if different < 2:
+        again = " again and again" if len(calibration) > 1 else ""
+        raise EvaluationDataError(
+            f"{card.path}: the calibration set holds one picture{again}, and the range of an activation cannot be told from that: "
+            "give it 100 pictures or more."
+        )
+    if different >= FEW_CALIBRATION_PICTURES:
+        return None
+    return (
+        f"{card.name} is calibrated on {different} different pictures only: an activation that is larger with others is cut off; give it "
+        "100 or more"
+    )
 
 
 def _smoothed(grid: NDArray[np.int64], size: int, axis: int) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import benchmark_adapter
+from .case_limits import hold_to_limits
 from .decision import ALPHA, LatencyDecision
 from .devices import SoftwareUnderTest
 from .judging import CaseRecord, decide_latency, judge
@@ -107,6 +108,12 @@ class DeviceGate:
             wants_accuracy=wanted.accuracy,
             invalid=self._veto(record, decision),
         )
+
+    def hold_to_limits(self, results: Mapping[str, CaseResult]) -> list[str]:
+        """Judge what the cards limit, when all else is judged; returns sentences for the user. ``results``: by the tests' parameter."""
+        mine = {one.case.id: results[one.case.test_id] for one in self.wanted}
+        cores = self.device.identity.usable_cores or self.device.identity.online_cores
+        return [self.say(text) for text in hold_to_limits(mine, self.run.records, cores)]
 
     def _veto(self, record: CaseRecord, decision: LatencyDecision | None) -> str | None:
         """Why the latency of a case cannot be trusted: what happened to the machine meanwhile, or since the baseline."""

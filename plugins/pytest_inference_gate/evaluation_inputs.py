@@ -24,10 +24,14 @@ def prepare_inputs(
     settings: Settings,
     scratch: Path,
     progress: Callable[[str], None],
+    remark: Callable[[str], None] | None = None,
 ) -> PreparedInputs:
-    """The card's ``evaluation`` or ``calibration`` pictures, preprocessed. Raises a ``GateError`` where they are missing or wrong."""
+    """The card's ``evaluation`` or ``calibration`` pictures, preprocessed. Raises a ``GateError`` where they are missing or wrong.
+
+    ``remark`` gets what the user should know of them.
+    """
     from . import preprocessing
-    from .datasets import check_disjoint
+    from .datasets import check_disjoint, require_calibration_pictures
 
     source = card.evaluation_source if purpose == "evaluation" else card.calibration
     if source is None:
@@ -35,6 +39,9 @@ def prepare_inputs(
     pictures = _load(store, card, source, settings, progress)
     if purpose == "calibration" and source.seed is None and card.evaluation is not None:
         check_disjoint(_load(store, card, card.evaluation_source, settings, progress), pictures, card)
+    sentence = require_calibration_pictures(pictures, card) if purpose == "calibration" else None
+    if sentence is not None and remark is not None:
+        remark(sentence)
     labels = None if pictures.labels is None else tuple(int(label) for label in pictures.labels)
 
     def preprocess_into(directory: Path) -> dict[str, Any]:

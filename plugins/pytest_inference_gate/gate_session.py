@@ -202,6 +202,9 @@ class GateSession:
         for test_id, wanted in self.selection.wanted.items():
             self.results[test_id] = self._gate_of(wanted.case).judge(wanted, decisions.get(test_id))
             self.results[test_id].published = self._published(wanted.case)
+        for gate in self.devices:
+            self.notices += gate.hold_to_limits(self.results)
+        for test_id in self.selection.wanted:
             self.config.hook.pytest_inference_gate_result(config=self.config, result=self.results[test_id])
         covered = {test_id: result.coverage.decision for test_id, result in self.results.items() if result.coverage is not None}
         self.notices += coverage_notices(covered)
@@ -419,6 +422,7 @@ class GateSession:
             return
         if not self._prepared and self._run_result.exit_status == pytest.ExitCode.USAGE_ERROR:
             return  # pytest has said what is wrong, and "no case ran" would send the user elsewhere
+        from .report.tables import table_named
         from .report.terminal import summary_lines
 
         def markup(text: str, colour: str) -> str:
@@ -428,7 +432,8 @@ class GateSession:
         terminalreporter.section("inference-gate", sep="=")
         for line in self._note_saved(self._run_result):
             terminalreporter.write_line(line)
-        for line in summary_lines(self._run_result, width=max(_NARROWEST, terminalreporter._tw.fullwidth), markup=markup):
+        width, table = max(_NARROWEST, terminalreporter._tw.fullwidth), table_named(self.settings.table)
+        for line in summary_lines(self._run_result, width=width, markup=markup, table=table):
             terminalreporter.write_line(line)
 
     def _note_saved(self, run: RunResult) -> list[str]:

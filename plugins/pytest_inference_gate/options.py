@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from . import verdict
+from .report.tables import DEFAULT_TABLE, TABLES
 from .targets.bundle_address import PREFIX, BundleAddress
 from .targets.ssh_address import SshAddress, board_names
 
@@ -99,6 +100,12 @@ def parse_relaxed(text: str) -> tuple[str, ...]:
         if name not in RELAXABLE:
             raise _BadValue(f"names {name!r}, but only {', '.join(RELAXABLE)} can be relaxed")
     return names
+
+
+def parse_table(text: str) -> str:
+    if text not in TABLES:
+        raise _BadValue(f"is not a table, of: {', '.join(TABLES)}")
+    return text
 
 
 def parse_python(text: str) -> str:
@@ -200,6 +207,7 @@ OPTIONS: tuple[_Option, ...] = (
     _Option("baselines", "DIR", "where baselines are kept, one folder a device (default: baselines/)"),
     _Option("store", "DIR", "where converted models are kept (default: the user's cache folder)"),
     _Option("json", "PATH", "write the result as JSON (schema: inference-gate/1)"),
+    _Option("table", "NAME", f"table at the end of the run, of: {', '.join(TABLES)} (default: {DEFAULT_TABLE})", parse_table),
     _Option("mirror", "URL", "fetch checkpoints from here instead of from their own hosts"),
     _Option("offline", None, "fetch nothing: what is not there already is an error"),
     _Option("jobs", "N", "conversions that may run side by side (default: as cores and memory allow)", parse_count),
@@ -241,6 +249,7 @@ class Settings:
     baselines: Path
     store: Path | None
     json: Path | None
+    table: str
     mirror: str | None
     offline: bool
     jobs: int | None
@@ -422,6 +431,7 @@ def read_settings(config: pytest.Config) -> Settings:
         baselines=path("baselines") or config.rootpath / "baselines",
         store=path("store"),
         json=path("json"),
+        table=one("table") or DEFAULT_TABLE,
         mirror=one("mirror"),
         offline=bool(_offline(config)),
         jobs=one("jobs"),

@@ -16,6 +16,7 @@ from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
 from .detection_accuracy import DetectionFigures
 from .device_telemetry import TelemetryResult
+from .limits import LimitResult
 from .outcome import OK, Outcome
 from .percentiles import percentile
 from .picture_spread import median_of_each_picture, spread_over_pictures, spread_over_rounds
@@ -220,6 +221,8 @@ class CaseResult:
     ``accuracy`` is that of a classifier, ``detection`` that of a detector.
     ``published``: what others measured on such a board, which has no say in any verdict.
     ``build_remarks``: in what its build is not as in the baseline, clauses that close no gate.
+    ``limits`` are those that the card sets, judged; ``thread_speedup`` is the median of the same case with one thread over this one's, None
+    where it has one thread or the other was not measured in this run.
     """
 
     id: str
@@ -244,6 +247,8 @@ class CaseResult:
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
     build_remarks: Sequence[str] = ()
+    limits: Sequence[LimitResult] = ()
+    thread_speedup: float | None = None
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:

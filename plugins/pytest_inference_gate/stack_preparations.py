@@ -71,7 +71,14 @@ class StackPreparations:
         environment = self._environment
         try:
             return prepare_inputs(
-                environment.store, card, purpose, self._scalings, self._settings, environment.logs, self._progress.step
+                environment.store,
+                card,
+                purpose,
+                self._scalings,
+                self._settings,
+                environment.logs,
+                self._progress.step,
+                remark=self.notes.append,
             )
         except StoreError:
             raise  # no fault of the card's: no other case could be prepared either

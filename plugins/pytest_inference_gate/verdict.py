@@ -23,6 +23,7 @@ class Verdict(str, Enum):
     SLOWER = "slower"
     INACCURATE = "inaccurate"
     FALLBACK = "fallback"
+    OVER_LIMIT = "over_limit"
     BROKEN = "broken"
     KNOWN_BROKEN = "known_broken"
     FIXED = "fixed"
@@ -44,6 +45,7 @@ SEVERITY: tuple[Verdict, ...] = (
     Verdict.BROKEN,
     Verdict.INACCURATE,
     Verdict.FALLBACK,
+    Verdict.OVER_LIMIT,
     Verdict.SLOWER,
     Verdict.NO_BASELINE,
     Verdict.INVALID,
@@ -73,6 +75,7 @@ _PRESENTATIONS: dict[Verdict, _Presentation] = {
     Verdict.SLOWER: _Presentation("fail", "F", "SLOWER"),
     Verdict.INACCURATE: _Presentation("fail", "F", "INACCURATE"),
     Verdict.FALLBACK: _Presentation("fail", "F", "FALLBACK"),
+    Verdict.OVER_LIMIT: _Presentation("fail", "F", "OVER LIMIT"),
     Verdict.BROKEN: _Presentation("fail", "F", "BROKEN"),
     Verdict.KNOWN_BROKEN: _Presentation("xfail", "x", "KNOWN BROKEN"),
     Verdict.NO_BASELINE: _Presentation("error", "E", "NO BASELINE"),

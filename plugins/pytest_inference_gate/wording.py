@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 CLOCKS_AGREE = timedelta(minutes=1)
@@ -9,6 +11,12 @@ CLOCKS_AGREE = timedelta(minutes=1)
 
 _UNITS = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60))
 _SHOWN_BELOW = {"month": 90 * 86400, "year": 730 * 86400}  # "75 days" and "18 months" say more than "2 months" and "1 year"
+
+
+def seconds_in_words(seconds: float) -> str:
+    """``"0.0412 ms"``, ``"12.3 ms"``, ``"1.5 s"``: three significant digits, in milliseconds below one second."""
+    milliseconds = f"{seconds * 1000:.3g}"
+    return f"{milliseconds} ms" if float(milliseconds) < 1000 else f"{seconds:.0f} s" if seconds >= 1000 else f"{seconds:.3g} s"
 
 
 def counted(count: int, noun: str) -> str:
@@ -24,6 +32,18 @@ def letter_of(number: int) -> str:
         number, rest = divmod(number - 1, 26)
         letters = chr(ord("A") + rest) + letters
     return letters
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Lines of at most ``width`` characters, those after the first behind ``indent``. Words, such as ids and paths, stay whole."""
+    return textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=True
+    ) or [""]
+
+
+def in_words(words: Sequence[str]) -> str:
+    """``"a"``, ``"a and b"``, ``"a, b and c"``."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def session_time(text: str) -> datetime | None:

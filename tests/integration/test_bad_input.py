@@ -107,6 +107,12 @@ WRONG = {
         lambda project: write_set(project, images=numpy.zeros((20, 4, 5), numpy.uint8), labels=numpy.zeros(20, int)),
         "*4 x 5 pixels*",
     ),
+    "calibration of one": (
+        lambda project: numpy.savez(
+            project.path / "models" / "calibration.npz", images=numpy.ones((1, 4, 4), numpy.uint8), labels=[1]
+        ),
+        "*the calibration set holds one picture, and the range of an activation cannot be told from that: give it 100 pictures or more.",
+    ),
     "calibration": (
         lambda project: (project.path / "models" / "calibration.npz").write_bytes(
             (project.path / "models" / "evaluation.npz").read_bytes()
@@ -125,7 +131,7 @@ def test_what_is_wrong_with_one_models_data_is_the_outcome_of_its_cases(project,
         (project.path / "models" / f"second_{name}.npz").write_bytes((project.path / "models" / f"{name}.npz").read_bytes())
         text = text.replace(f'"{name}.npz"', f'"second_{name}.npz"')
     (project.path / "models" / "second.toml").write_text(text)
-    project.write_card(precisions=["int8"] if what == "calibration" else ["fp32"])
+    project.write_card(precisions=["int8"] if what.startswith("calibration") else ["fp32"])
     damage(project)
     result, document = project.gate_json("--gate-jobs=2")
     assert result.ret == pytest.ExitCode.TESTS_FAILED

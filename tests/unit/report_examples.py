@@ -14,6 +14,7 @@ from pytest_inference_gate.build_results import NodeCounts
 from pytest_inference_gate.coverage import Coverage, OperationElsewhere, judge_coverage
 from pytest_inference_gate.decision import correct_for_family, decide
 from pytest_inference_gate.detection_accuracy import ClassPrecision, DetectionDemands, DetectionFigures, judge_detections
+from pytest_inference_gate.limits import Figure, judge_limits
 from pytest_inference_gate.outcome import Outcome
 from pytest_inference_gate.paired_decision import decide_pairs
 from pytest_inference_gate.results import (
@@ -148,6 +149,18 @@ def covered(found: Coverage | None = MAPPED, before: Coverage | None = MAPPED) -
     return case
 
 
+def over_limit() -> CaseResult:
+    """A case that is as fast as before, and larger than its card allows; nothing tells how much memory it takes."""
+    case = measured("large_cnn")
+    limits = {"size_bytes": 40_000.0, "median_seconds": 0.02, "peak_memory_bytes": 1e8}
+    peak = Figure(None, "nothing tells how much memory its process took")
+    case.limits = judge_limits(
+        limits, {"size_bytes": Figure(41_234), "median_seconds": Figure(0.01142), "peak_memory_bytes": peak}
+    )
+    case.conclude(Verdict.OVER_LIMIT, "; ".join(limit.reason for limit in case.limits if limit.exceeded))
+    return case
+
+
 def paired(name: str = "digits_cnn", *, factor: float = 1.0, lost: int = 0, most: int = 25) -> CaseResult:
     """A case that two stacks ran in turns."""
     case = measured(name, compared=False)
@@ -191,6 +204,8 @@ def case_with(verdict: Verdict) -> CaseResult:
         return measured("fast_cnn", factor=0.8)
     if verdict is Verdict.INACCURATE:
         return measured("wrong_cnn", lost=30)
+    if verdict is Verdict.OVER_LIMIT:
+        return over_limit()
     if verdict is Verdict.FALLBACK:
         return covered(FELL_BACK)
     case = measured(f"{verdict.value}_cnn")

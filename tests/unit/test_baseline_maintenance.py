@@ -434,6 +434,7 @@ def test_a_slower_candidate_is_promoted_only_if_that_is_accepted(device: Path, v
         ({"verdict": "inaccurate"}, "a is inaccurate"),
         ({"verdict": "invalid"}, "a is invalid"),
         ({"verdict": "fallback"}, "a is fallback"),
+        ({"verdict": "over_limit"}, "a is over a limit of its card.* once its card allows"),
         ({"verdict": "splendid"}, "a has no verdict that is known"),
         ({"left_out": [{"id": "b", "verdict": "pass"}]}, "b had a failed test"),
         ({"broken": ("b",)}, "b is broken, which the baseline does not know"),

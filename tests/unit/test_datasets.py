@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pytest_inference_gate.cards import Checkpoint, DataSource, Evaluation, Input, Labels, ModelCard, Preprocessing
-from pytest_inference_gate.datasets import ImageSet, check_disjoint, load_images, seeded_images
+from pytest_inference_gate.datasets import ImageSet, check_disjoint, load_images, require_calibration_pictures, seeded_images
 from pytest_inference_gate.errors import EvaluationDataError
 from pytest_inference_gate.preprocessing import preprocess
 from pytest_inference_gate.zoo import FetchedData
@@ -304,6 +304,20 @@ def test_a_picture_in_both_sets_is_an_error(tmp_path: Path) -> None:
     mixed = np.concatenate([pictures(2, seed=1), pictures(5)[3:4]])
     with pytest.raises(EvaluationDataError, match=r"1 of 3 calibration pictures .* 2 of calibration.npz .* 3 of evaluation.npz"):
         check_disjoint(evaluation, image_set(tmp_path, mixed, "calibration.npz"), card)
+
+
+def test_a_calibration_set_of_one_picture_is_refused_and_one_of_a_few_is_told(tmp_path: Path) -> None:
+    card = make_card(tmp_path)
+    for images, words in (
+        (pictures(1), "holds one picture,"),
+        (np.repeat(pictures(1), 50, axis=0), "holds one picture again and again,"),
+    ):
+        with pytest.raises(EvaluationDataError, match=words) as failure:
+            require_calibration_pictures(image_set(tmp_path, images, "calibration.npz"), card)
+        assert len(str(failure.value).splitlines()) == 1
+    few = require_calibration_pictures(image_set(tmp_path, pictures(31), "calibration.npz"), card)
+    assert few is not None and "is calibrated on 31 different pictures only" in few
+    assert require_calibration_pictures(image_set(tmp_path, pictures(32), "calibration.npz"), card) is None
 
 
 def test_a_picture_in_both_sets_is_found_however_it_is_stored(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ BAD = {
     "timeout": ["convert", "fly=3", "convert=0", "convert=ten", "convert=9999999"],
     "memory-limit": ["0", "much", "4 elephants"],
     "seed": ["-1", "x"],
+    "table": ["pie", "grid,latency"],
 }
 EASY = {
     "models": "cards",
@@ -245,6 +246,7 @@ VALUES = {  # name: (text in the ini file, on the command line), (the setting's 
     ),
     "memory_limit": (("1GiB", "2GiB"), (2**30, 2**31)),
     "seed": (("1", "2"), (1, 2)),
+    "table": (("grid", "latency"), ("grid", "latency")),
 }
 
 

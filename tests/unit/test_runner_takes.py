@@ -40,5 +40,5 @@ def test_without_either_in_the_request_it_is_the_cpu_and_nothing(tmp_path: Path)
 
 
 def test_a_module_that_names_anything_else_is_told(tmp_path: Path) -> None:
-    with pytest.raises(AgentError, match="RUNNER_TAKES names 'stream', and a runner can be given device and options"):
+    with pytest.raises(AgentError, match="RUNNER_TAKES names 'stream', and a runner can be given device, options and task"):
         load(tmp_path, ("stream",))

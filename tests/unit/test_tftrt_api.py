@@ -194,7 +194,7 @@ def test_a_summary_is_asked_for_where_there_is_one() -> None:
 def test_converters_of_tensorflow_1_build_for_the_cases_batch(release: str) -> None:
     recorder = Recorder(release)
     style = tftrt_api.style_of(recorder.tf, recorder.module)
-    graph = tftrt_api.Graph("graph", "input:0", "output:0")
+    graph = tftrt_api.Graph("graph", "input:0", ["output:0"])
     converted = tftrt_api.convert_graph(recorder.tf, recorder.module, style, graph, settings(), "config", batches)
     name, denied = {
         "contrib": ("create_inference_graph", "outputs"),
@@ -211,7 +211,7 @@ def test_converters_of_tensorflow_1_build_for_the_cases_batch(release: str) -> N
 @pytest.mark.parametrize("release", ["1.14.0", "1.15.0"])
 def test_calibration_of_graphs(release: str) -> None:
     recorder = Recorder(release)
-    graph = tftrt_api.Graph("graph", "input:0", "output:0")
+    graph = tftrt_api.Graph("graph", "input:0", ["output:0"])
     tftrt_api.convert_graph(recorder.tf, recorder.module, "graph", graph, settings("int8"), "config", batches)
     assert recorder.called("TrtGraphConverter.__init__")["is_dynamic_op"] is True
     calibrated = recorder.called("TrtGraphConverter.calibrate")
@@ -222,7 +222,7 @@ def test_calibration_of_graphs(release: str) -> None:
 def test_graphs_in_later_releases_have_another_word_for_what_to_leave_alone() -> None:
     recorder = Recorder("2.7.0")
     recorder.tf.executing_eagerly = lambda: False
-    graph = tftrt_api.Graph("graph", "input:0", "output:0")
+    graph = tftrt_api.Graph("graph", "input:0", ["output:0"])
     tftrt_api.convert_graph(recorder.tf, recorder.module, "graph", graph, settings(), "config", batches)
     assert recorder.called("TrtGraphConverter.__init__")["nodes_denylist"] == ["output"]
 

@@ -25,6 +25,7 @@ TABLE = {
     "slower": ("fail", True),
     "inaccurate": ("fail", True),
     "fallback": ("fail", True),
+    "over_limit": ("fail", True),
     "broken": ("fail", True),
     "known_broken": ("xfail", False),
     "fixed": ("pass", False),

@@ -5,6 +5,7 @@ from typing import Any  # noqa: F401
 
 import numpy
 
+from . import model_outputs
 from .failures import AgentError
 
 
@@ -53,10 +54,15 @@ class Batches:
         return numpy.ascontiguousarray(self._array[rows])
 
 
-def predict(runner, size, inputs_path, outputs_path):
-    # type: (Any, int, str, str) -> int
-    """Write the float32 outputs (N, values) of all pictures of ``inputs_path``; returns N."""
+def predict(runner, size, inputs_path, outputs_path, all_outputs=False):
+    # type: (Any, int, str, str, bool) -> int
+    """Write the float32 output (N, values) of all pictures of ``inputs_path`` as ``.npy``; returns N.
+
+    ``all_outputs``: every output of the model with its own shape, as ``.npz`` with ``output_0`` (N, ...) and so on.
+    """
     array = _load(inputs_path)
+    if all_outputs:
+        return _predict_all(runner, size, array, outputs_path)
     outputs = []
     for start in range(0, len(array), size):
         runner.set_inputs(_batch(array, start, size))
@@ -73,3 +79,14 @@ def predict(runner, size, inputs_path, outputs_path):
         numpy.save(stream, result)
     os.replace(temporary, outputs_path)
     return len(result)
+
+
+def _predict_all(runner, size, array, outputs_path):
+    # type: (Any, int, Any, str) -> int
+    with model_outputs.Writer(outputs_path, len(array)) as writer:
+        for start in range(0, len(array), size):
+            runner.set_inputs(_batch(array, start, size))
+            runner.infer()
+            writer.put(start, model_outputs.of(runner), size)
+        writer.finish()
+    return len(array)

@@ -9,6 +9,9 @@ MAXIMUM_SENTENCE = 500
 # What TensorFlow puts around the line that says what happened.
 _SAYS_NOTHING = re.compile(r"Graph execution error:$|Detected at node .*|File \".*|<stack traces? unavailable>$")
 
+# How TensorFlow begins what went wrong in a function that it was tracing.
+_TRACED = "in user code:"
+
 # How the stages fail where nothing more exact is known.
 KIND_BY_VERB = {
     "probe": "run_error",
@@ -80,7 +83,11 @@ class OutOfMemory(AgentError):
 def sentence_of(error):
     # type: (BaseException) -> str
     """One line that says what the framework said: the first lines of the message, without a stack dump."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not _SAYS_NOTHING.match(line.strip())]
+    told = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if told[:1] == [_TRACED]:  # then pairs of a place and its line of program text, until what was said
+        places = [number for number, line in enumerate(told) if line.startswith('File "')]
+        told = told[places[-1] + 2 :] if places else told[1:]
+    lines = [line for line in told if not _SAYS_NOTHING.match(line)]
     if not lines:
         return type(error).__name__
     text = lines[0]

@@ -5,7 +5,7 @@ import shutil
 from typing import Any, Callable, Dict, List, Tuple  # noqa: F401
 
 from . import tensorflow_sources as sources
-from .failures import Unsupported
+from .failures import BuildError, Unsupported
 
 OPSET = 17
 
@@ -75,11 +75,27 @@ def _from_tensorflow(request, scratch, destination, progress):
 
     def serve(tensor):
         # type: (Any) -> Dict[str, Any]
-        return {sources.OUTPUT: function(**{name: tensor})[sources.OUTPUT]}
+        results = function(**{name: tensor})
+        return {output: results[output] for output in results}
 
     serving = tf.function(serve, input_signature=signature)
-    tf2onnx.convert.from_function(serving, input_signature=signature, opset=OPSET, output_path=destination)
+    made, _ = tf2onnx.convert.from_function(serving, input_signature=signature, opset=OPSET, output_path=destination)
+    _refuse_what_is_not_onnx(made)
     versions = sources.converter_versions(tf)
     versions["tf2onnx"] = str(tf2onnx.__version__)
     shutil.rmtree(directory, ignore_errors=True)
     return versions
+
+
+def _refuse_what_is_not_onnx(model):
+    # type: (Any) -> None
+    """Where tf2onnx knows no counterpart of an operation, it logs that, and writes the operation as TensorFlow calls it."""
+    import onnx
+
+    unknown = sorted({str(node.op_type) for node in model.graph.node if not node.domain and not onnx.defs.has(node.op_type)})
+    if unknown:
+        raise BuildError(
+            "tf2onnx cannot turn %s of the graph into ONNX: loops of TensorFlow 1, in which detectors suppress, have no counterpart "
+            "there, so name outputs in checkpoint.outputs that come before them, or use the backend tensorflow"
+            % ", ".join(unknown)
+        )

@@ -6,7 +6,7 @@ floats is read as float32.
 
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
 
-from . import torch_graphs
+from . import model_outputs, torch_graphs
 from .failures import BuildError, Unsupported
 
 DOMAINS = ("", "ai.onnx")
@@ -38,9 +38,11 @@ SAME_IN_TORCH = {
 """Operators that are one function of torch with the same inputs and no attributes."""
 
 
-def graph_of(torch, onnx, path, shape, dtype):
-    # type: (Any, Any, str, List[int], str) -> Tuple[Dict[str, Any], Dict[str, Any]]
+def graph_of(torch, onnx, path, shape, dtype, all_outputs=False):
+    # type: (Any, Any, str, List[int], str, bool) -> Tuple[Dict[str, Any], Dict[str, Any]]
     """The graph and its weights (NumPy arrays by name) of the ONNX file at ``path``, for one input of ``shape`` with its batch.
+
+    ``all_outputs``: of a detector all outputs count, of a classifier the first.
 
     Raises :class:`Unsupported` for an operator that has no counterpart here and :class:`BuildError` for a graph that does not fit.
     """
@@ -53,7 +55,7 @@ def graph_of(torch, onnx, path, shape, dtype):
         importer.start(shape, dtype)
         for node in model.graph.node:
             importer.node(node)
-    return importer.result()
+    return importer.result(all_outputs)
 
 
 class _Node:
@@ -114,18 +116,20 @@ class _Importer:
         if dtype == "uint8" and not whole:  # the graph has no Cast of its own
             self._as_float(name, name)
 
-    def result(self):
-        # type: () -> Tuple[Dict[str, Any], Dict[str, Any]]
-        wanted = str(self._model.graph.output[0].name)
-        if wanted in self._constants:
+    def result(self, all_outputs):
+        # type: (bool) -> Tuple[Dict[str, Any], Dict[str, Any]]
+        names = [str(output.name) for output in self._model.graph.output]
+        wanted = [names[place] for place in model_outputs.in_order(names)] if all_outputs else names[:1]
+        if any(name in self._constants for name in wanted):
             raise BuildError("the output of the ONNX graph does not depend on its input")
-        output = self._names[wanted]
-        needed, kept = {output}, []
+        outputs = [self._names[name] for name in wanted]
+        needed, kept = set(outputs), []
         for step in reversed(self._steps):
             if step["output"] in needed:
                 kept.append(step)
                 needed.update(step["inputs"])
-        graph = {"input": self._input, "output": output, "steps": kept[::-1]}
+        ends = {"outputs": outputs} if all_outputs else {"output": outputs[0]}  # type: Dict[str, Any]
+        graph = dict(ends, input=self._input, steps=kept[::-1])
         return graph, {name: array for name, array in self._weights.items() if name in needed}
 
     # Nodes

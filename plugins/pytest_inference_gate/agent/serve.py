@@ -132,7 +132,8 @@ class Session:
         runner = self._loaded()
         self._fresh = False
         start = time.perf_counter()
-        count = batches.predict(runner, self._batch, arguments["inputs"], arguments["outputs"])
+        everything = bool(arguments.get("all_outputs"))
+        count = batches.predict(runner, self._batch, arguments["inputs"], arguments["outputs"], everything)
         return {"count": count, "seconds": time.perf_counter() - start, "coverage": self._coverage()}
 
     def measure(self, arguments, progress):
@@ -205,11 +206,18 @@ class Session:
 def _asked_for(backend, arguments):
     # type: (Any, Dict[str, Any]) -> Dict[str, Any]
     """What the backend's runner takes beyond what every runner takes, by keyword: its module says so in ``RUNNER_TAKES``."""
-    offered = {"device": arguments.get("device") or "cpu", "options": arguments.get("options") or {}}
+    offered = {
+        "device": arguments.get("device") or "cpu",
+        "options": arguments.get("options") or {},
+        "task": arguments.get("task") or "classification",
+    }
+    known = sorted(offered)
     wanted = tuple(getattr(backend, "RUNNER_TAKES", ()))
     for name in wanted:
         if name not in offered:
-            raise AgentError("RUNNER_TAKES names %r, and a runner can be given %s" % (name, " and ".join(sorted(offered))))
+            raise AgentError(
+                "RUNNER_TAKES names %r, and a runner can be given %s and %s" % (name, ", ".join(known[:-1]), known[-1])
+            )
     return {name: offered[name] for name in wanted}
 
 

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from typing import Any, Callable, Dict, List, Tuple  # noqa: F401
 
-from . import tensorflow_device
+from . import model_outputs, tensorflow_device, tensorflow_graphs
 from .failures import BuildError, Unsupported
 
 DISTRIBUTIONS = (
@@ -23,7 +23,7 @@ DISTRIBUTIONS = (
     "tf-nightly",
 )
 FORMATS = ("keras", "keras_weights", "seeded", "saved_model", "tf1_checkpoint", "frozen_graph")
-SIGNATURE = "serving_default"
+SIGNATURE = tensorflow_graphs.SIGNATURE
 INPUT, OUTPUT = "input", "output"
 
 
@@ -59,6 +59,8 @@ def save(request, directory, progress, tf=None):
     # type: (Dict[str, Any], str, Callable[[str], None], Any) -> Any
     """Write the SavedModel for ``request`` into ``directory``; returns TensorFlow. ``tf``: TensorFlow as a backend imported it for itself.
 
+    Its signature gives ``output``; that of a detector gives all outputs of the model, as ``output_0``, ``output_1`` and so on.
+
     The files of a SavedModel are not equal byte for byte from one run to the next (names of nodes, order of maps, a fingerprint with a
     random identifier); its weights and its graph are.
     """
@@ -70,8 +72,8 @@ def save(request, directory, progress, tf=None):
 
 
 def frozen_graph(tf, request, config, progress):
-    # type: (Any, Dict[str, Any], Any, Callable[[str], None]) -> Tuple[Any, str, str]
-    """For TensorFlow 1: a GraphDef without variables for ``request``, and the names of its input and output tensors.
+    # type: (Any, Dict[str, Any], Any, Callable[[str], None]) -> Tuple[Any, str, List[str]]
+    """For TensorFlow 1: a GraphDef without variables for ``request``, and the names of its input tensor and of its output tensors.
 
     ``config`` is that of the session in which a Keras model is read.
     """
@@ -85,21 +87,30 @@ def frozen_graph(tf, request, config, progress):
             keras_backend.set_session(session)  # where it puts the weights that it reads
         tensor = v1.placeholder(tf.as_dtype(request["input"]["dtype"]), shape, name=INPUT)
         _, call = maker(tf, request)
-        result = tf.identity(call(tensor), name=OUTPUT)
-        return _freeze(tf, session, result.name), tensor.name, str(result.name)
+        named = _named(request, call(tensor))
+        results = [str(tf.identity(result, name=name).name) for name, result in named]
+        return tensorflow_graphs.freeze(tf, session, results), tensor.name, results
+
+
+def _named(request, results):
+    # type: (Dict[str, Any], List[Any]) -> List[Tuple[str, Any]]
+    """The outputs that are kept, with their names in the signature."""
+    if model_outputs.all_are_kept(request):
+        return [(model_outputs.name_of(number), result) for number, result in enumerate(results)]
+    return [(OUTPUT, results[0])]
 
 
 def _maker(source, tf):
-    # type: (Dict[str, Any], Any) -> Tuple[Any, Callable[[Any, Dict[str, Any]], Tuple[Any, Callable[[Any], Any]]]]
+    # type: (Dict[str, Any], Any) -> Tuple[Any, Callable[[Any, Dict[str, Any]], Tuple[Any, Callable[[Any], List[Any]]]]]
     """TensorFlow, and what reads the checkpoint with it."""
     makers = {
         "keras": _keras,
         "keras_weights": _keras_weights,
         "seeded": _seeded,
-        "saved_model": _saved_model,
-        "tf1_checkpoint": _tf1_checkpoint,
-        "frozen_graph": _frozen_graph,
-    }  # type: Dict[str, Callable[[Any, Dict[str, Any]], Tuple[Any, Callable[[Any], Any]]]]
+        "saved_model": tensorflow_graphs.saved_model,
+        "tf1_checkpoint": tensorflow_graphs.tf1_checkpoint,
+        "frozen_graph": tensorflow_graphs.frozen_graph,
+    }  # type: Dict[str, Callable[[Any, Dict[str, Any]], Tuple[Any, Callable[[Any], List[Any]]]]]
     if source["format"] not in makers:
         raise Unsupported("TensorFlow reads no checkpoint of the format %r; it reads %s" % (source["format"], ", ".join(FORMATS)))
     try:
@@ -120,14 +131,14 @@ def _maker(source, tf):
 
 
 def _export(tf, tracked, call, request, directory, progress):
-    # type: (Any, Any, Callable[[Any], Any], Dict[str, Any], str, Callable[[str], None]) -> None
+    # type: (Any, Any, Callable[[Any], List[Any]], Dict[str, Any], str, Callable[[str], None]) -> None
     shape = [int(request["batch"])] + [int(size) for size in request["input"]["shape"]]
 
     signature = [tf.TensorSpec(shape, tf.as_dtype(request["input"]["dtype"]), name=INPUT)]
 
     def serve(tensor):
         # type: (Any) -> Dict[str, Any]
-        return {OUTPUT: tf.identity(call(tensor))}
+        return {name: tf.identity(result) for name, result in _named(request, call(tensor))}
 
     module = tf.Module()
     module.tracked = tracked  # the variables that the signature uses have to hang on what is saved
@@ -170,7 +181,7 @@ def _keras_configuration(path):
 
 
 def _keras(tf, request):
-    # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], Any]]
+    # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], List[Any]]]
     path = request["source"]["path"]
     is_archive = zipfile.is_zipfile(path)
     configuration = _keras_configuration(path)
@@ -185,22 +196,21 @@ def _keras(tf, request):
         options["safe_mode"] = True
     with _Named(path, ".keras" if is_archive else ".h5") as named:
         model = tf.keras.models.load_model(named, **options)
-    return _of_model(tf, model)
+    return _of_model(tf, model, request)
 
 
-def _of_model(tf, model):
-    # type: (Any, Any) -> Tuple[Any, Callable[[Any], Any]]
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+def _of_model(tf, model, request):
+    # type: (Any, Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], List[Any]]]
+    all_outputs = model_outputs.all_are_kept(request)
+    if len(model.inputs) != 1 or (len(model.outputs) != 1 and not all_outputs):
         raise BuildError(
-            "the model has %d inputs and %d outputs, and one of each is expected" % (len(model.inputs), len(model.outputs))
+            "the model has %d inputs and %d outputs, and one %s is expected"
+            % (len(model.inputs), len(model.outputs), "input" if all_outputs else "of each")
         )
 
     def call(tensor):
-        # type: (Any) -> Any
-        result = model(tensor, training=False)
-        while isinstance(result, (list, tuple, dict)):
-            result = next(iter(result.values())) if isinstance(result, dict) else result[0]
-        return result
+        # type: (Any) -> List[Any]
+        return list(tf.nest.flatten(model(tensor, training=False)))
 
     # Its variables alone, not the model: the functions that Keras saves with a model may write to them, and the TensorFlow Lite
     # converter makes constants of variables only where nothing does.
@@ -261,7 +271,7 @@ def _build(tf, request):
 
 
 def _keras_weights(tf, request):
-    # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], Any]]
+    # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], List[Any]]]
     import h5py
 
     path = request["source"]["path"]
@@ -278,11 +288,11 @@ def _keras_weights(tf, request):
         legacy = "layer_names" in file.attrs or file.attrs.get("model_config") is not None
     with _Named(path, ".h5" if legacy else ".weights.h5") as named:
         model.load_weights(named)
-    return _of_model(tf, model)
+    return _of_model(tf, model, request)
 
 
 def _seeded(tf, request):
-    # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], Any]]
+    # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], List[Any]]]
     import numpy
 
     seed = int(request["source"]["seed"] or 0)
@@ -292,7 +302,7 @@ def _seeded(tf, request):
     pictures = smooth_pictures(generator, 16, tuple(request["input"]["shape"]))
     _settle_normalization(tf, model, pictures, generator)
     _tell_classes_apart(tf, model, pictures)
-    return _of_model(tf, model)
+    return _of_model(tf, model, request)
 
 
 def _settle_normalization(tf, model, pictures, generator):
@@ -372,197 +382,3 @@ def smooth_pictures(generator, count, shape):
         pictures += 0.5 * (wave[:, :, None, :] if axis == 0 else wave[:, None, :, :])
     pictures += generator.uniform(-0.5, 0.5, (count, 1, 1, shape[-1]))
     return numpy.clip(pictures, -1.0, 1.0).astype("float32")
-
-
-# Graphs
-
-
-def _one(names, wanted, what):
-    # type: (List[str], List[str], str) -> str
-    """The one tensor that is meant: the one that the card names, else the only one that there is."""
-    if wanted:
-        if len(wanted) != 1:
-            raise BuildError("one %s is expected, and the card names %d: %s" % (what, len(wanted), ", ".join(wanted)))
-        return wanted[0]
-    if len(names) != 1:
-        raise BuildError(
-            "it has %s %ss%s: name the one that is meant in checkpoint.%ss"
-            % (len(names) or "no", what, " (%s)" % ", ".join(names[:8] + ["..."] * (len(names) > 8)) if names else "", what)
-        )
-    return names[0]
-
-
-def _find(path, matches, what):
-    # type: (str, Callable[[str], bool], str) -> str
-    """``path`` itself, or the one path below it that ``matches``."""
-    if matches(path):
-        return path
-    found = []
-    for directory, _, names in os.walk(path):
-        found += [
-            candidate for candidate in [directory] + [os.path.join(directory, name) for name in names] if matches(candidate)
-        ]
-    found = sorted(set(found))
-    if len(found) != 1:
-        raise BuildError("expected one %s in %s, found %s" % (what, path, len(found) or "none"))
-    return found[0]
-
-
-def _saved_model(tf, request):
-    # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], Any]]
-    source = request["source"]
-    directory = _find(source["path"], lambda path: os.path.isfile(os.path.join(path, "saved_model.pb")), "SavedModel")
-    if _is_of_tf1(directory):
-        return _tf1_saved_model(tf, directory, source)
-    model = tf.saved_model.load(directory)
-    if not model.signatures:
-        raise BuildError("the SavedModel has no signature: export it with one, as model.export of Keras does")
-    signature = model.signatures[_signature_key(model.signatures)]
-    inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-    input_name = _member(_one(sorted(inputs), source.get("inputs") or [], "input"), inputs, "input")
-    output_name = _member(_one(sorted(outputs), source.get("outputs") or [], "output"), outputs, "output")
-
-    def call(tensor):
-        # type: (Any) -> Any
-        return signature(**{input_name: tf.cast(tensor, inputs[input_name].dtype)})[output_name]
-
-    return model, call
-
-
-def _signature_key(signatures):
-    # type: (Any) -> str
-    names = sorted(name for name in signatures if not name.startswith("__"))
-    return SIGNATURE if SIGNATURE in names else _one(names, [], "signature")
-
-
-def _is_of_tf1(directory):
-    # type: (str) -> bool
-    """Whether it holds a graph alone, as TensorFlow 1 wrote it: read as a TensorFlow 2 one, it could not be saved again."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    content = saved_model_pb2.SavedModel()
-    with open(os.path.join(directory, "saved_model.pb"), "rb") as stream:
-        content.ParseFromString(stream.read())
-    return not any(graph.HasField("object_graph_def") for graph in content.meta_graphs)
-
-
-def _tf1_saved_model(tf, directory, source):
-    # type: (Any, str, Dict[str, Any]) -> Tuple[Any, Callable[[Any], Any]]
-    with tf.Graph().as_default() as graph, _session(tf, graph) as session:
-        meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], directory)
-        if not meta_graph.signature_def:
-            raise BuildError("the SavedModel has no signature: export it with one, as simple_save of TensorFlow 1 does")
-        signature = meta_graph.signature_def[_signature_key(meta_graph.signature_def)]
-        tensors = []
-        for end, wanted, what in (
-            (signature.inputs, source.get("inputs"), "input"),
-            (signature.outputs, source.get("outputs"), "output"),
-        ):
-            tensors.append(end[_member(_one(sorted(end), wanted or [], what), end, what)].name)
-        graph_def = _freeze(tf, session, tensors[1])
-    return None, _of_graph(tf, graph_def, tensors[0].split(":")[0], tensors[1])
-
-
-def _member(name, names, what):
-    # type: (str, Any, str) -> str
-    if name not in names:
-        raise BuildError("the signature has no %s %r; it has %s" % (what, name, ", ".join(sorted(names))))
-    return name
-
-
-def _tf1_checkpoint(tf, request):
-    # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], Any]]
-    source = request["source"]
-    path = source["path"]
-    for suffix in ("", ".meta"):
-        if os.path.isfile(path + suffix) and (path + suffix).endswith(".meta"):
-            meta = path + suffix
-            break
-    else:
-        if os.path.isfile(path) and not os.path.isdir(path):  # .index or .data-00000-of-00001 of the same checkpoint
-            path = os.path.dirname(path)
-        meta = _find(path, lambda candidate: candidate.endswith(".meta"), "checkpoint with a .meta graph")
-    with tf.Graph().as_default() as graph:
-        saver = tf.compat.v1.train.import_meta_graph(meta, clear_devices=True)
-        if saver is None:
-            raise BuildError("the graph %s has no variables to restore" % os.path.basename(meta))
-        input_name, output_name = _ends(graph.as_graph_def(), source)
-        with _session(tf, graph) as session:
-            saver.restore(session, meta[: -len(".meta")])
-            graph_def = _freeze(tf, session, output_name)
-    return None, _of_graph(tf, graph_def, input_name, output_name)
-
-
-def _session(tf, graph):
-    # type: (Any, Any) -> Any
-    return tf.compat.v1.Session(graph=graph, config=tf.compat.v1.ConfigProto(device_count={"GPU": 0}))
-
-
-def _frozen_graph(tf, request):
-    # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], Any]]
-    source = request["source"]
-    path = _find(
-        source["path"],
-        lambda candidate: candidate.endswith(".pb") or candidate == source["path"] and os.path.isfile(candidate),
-        ".pb file",
-    )
-    graph_def = tf.compat.v1.GraphDef()
-    with open(path, "rb") as stream:
-        graph_def.ParseFromString(stream.read())
-    input_name, output_name = _ends(graph_def, source)
-    return None, _of_graph(tf, graph_def, input_name, output_name)
-
-
-def _outputs(graph_def, input_name):
-    # type: (Any, str) -> List[str]
-    """The nodes that depend on the input and whose value nobody else uses."""
-    users = {}  # type: Dict[str, List[str]]
-    for node in graph_def.node:
-        for name in node.input:
-            users.setdefault(name.lstrip("^").split(":")[0], []).append(node.name)
-    reached, waiting = set(), [input_name]
-    while waiting:
-        name = waiting.pop()
-        if name not in reached:
-            reached.add(name)
-            waiting += users.get(name, [])
-    return [node.name for node in graph_def.node if node.name in reached and node.name not in users and node.name != input_name]
-
-
-def _ends(graph_def, source):
-    # type: (Any, Dict[str, Any]) -> Tuple[str, str]
-    """The names of the input node and of the output tensor: those that the card names, else the only ones that can be meant."""
-    nodes = {node.name for node in graph_def.node}
-    input_name = _one(
-        [node.name for node in graph_def.node if node.op == "Placeholder"], source.get("inputs") or [], "input"
-    ).split(":")[0]
-    if input_name not in nodes:
-        raise BuildError("the graph has no node %r, which the card names as its input" % input_name)
-    output_name = _one(_outputs(graph_def, input_name), source.get("outputs") or [], "output")
-    if output_name.split(":")[0] not in nodes:
-        raise BuildError("the graph has no node %r, which the card names as its output" % output_name)
-    return input_name, output_name if ":" in output_name else output_name + ":0"
-
-
-def _freeze(tf, session, output_name):
-    # type: (Any, Any, str) -> Any
-    """The session's graph, its variables made constants, as far as the output needs it."""
-    return tf.compat.v1.graph_util.convert_variables_to_constants(
-        session, session.graph.as_graph_def(), [output_name.split(":")[0]]
-    )
-
-
-def _of_graph(tf, graph_def, input_name, output_name):
-    # type: (Any, Any, str, str) -> Callable[[Any], Any]
-    (node,) = [node for node in graph_def.node if node.name == input_name]
-    wanted = tf.as_dtype(node.attr["dtype"].type) if "dtype" in node.attr else None
-
-    def call(tensor):
-        # type: (Any) -> Any
-        # The tensor takes the placeholder's place, so that its static batch reaches every shape in the graph.
-        replacement = tensor if wanted is None else tf.cast(tensor, wanted)
-        return tf.graph_util.import_graph_def(
-            graph_def, input_map={input_name + ":0": replacement}, return_elements=[output_name], name=""
-        )[0]
-
-    return call

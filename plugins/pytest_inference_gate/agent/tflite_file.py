@@ -54,8 +54,9 @@ class NotTfLiteError(ValueError):
     """The bytes are no TensorFlow Lite file, or one that was cut or damaged."""
 
 
-class TfLiteFile(namedtuple("TfLiteFile", ["description", "operators", "inputs", "outputs"])):
-    """``operators`` of all subgraphs, in the file's order; ``inputs`` and ``outputs`` of the first subgraph."""
+class TfLiteFile(namedtuple("TfLiteFile", ["description", "operators", "inputs", "outputs", "signature_outputs"])):
+    """``operators`` of all subgraphs, in the file's order; ``inputs`` and ``outputs`` of the first subgraph; ``signature_outputs``: the
+    name of each output in the first subgraph's signature and the number of its tensor; none where the file has no signature."""
 
     @property
     def counts(self):
@@ -101,7 +102,15 @@ def _model(model):
         if number == 0:
             tensors = [_tensor(table) for table in graph.tables(0)]
             inputs, outputs = ([tensors[index] for index in graph.numbers(field) if index >= 0] for field in (1, 2))
-    return TfLiteFile(model.text(3), operators, inputs, outputs)
+    return TfLiteFile(model.text(3), operators, inputs, outputs, _signature_outputs(model))
+
+
+def _signature_outputs(model):
+    # type: (_Table) -> List[Tuple[str, int]]
+    for signature in model.tables(7):
+        if signature.number(4, "I") == 0:
+            return [(tensor.text(0), tensor.number(1, "I")) for tensor in signature.tables(1)]
+    return []
 
 
 def _operator(code):

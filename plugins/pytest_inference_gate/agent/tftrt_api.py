@@ -10,7 +10,7 @@ import shutil
 from collections import namedtuple
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple  # noqa: F401
 
-from . import tftrt_log
+from . import model_outputs, tftrt_log
 from .failures import AgentError, BuildError, LoadError, OutOfMemory, Unsupported, sentence_of, speaks_of_memory
 from .gpu_memory import size
 
@@ -42,8 +42,8 @@ Settings = namedtuple(
     ],
 )
 Settings.__new__.__defaults__ = (None,)
-# Graph, names of its input and output tensors.
-Graph = namedtuple("Graph", ["graph_def", "input", "output"])
+# Graph, name of its input tensor, names of its output tensors.
+Graph = namedtuple("Graph", ["graph_def", "input", "outputs"])
 
 
 def import_tensorflow(memory_limit=None):
@@ -275,19 +275,19 @@ def convert_graph(tf, module, style, graph, settings, config, batches):
     if settings.use_dynamic_shape is not None:
         raise BuildError(WITHOUT_DYNAMIC_SHAPE)
     calibrated = needs_calibration(settings)
-    output = graph.output.split(":")[0]
+    outputs = [name.split(":")[0] for name in graph.outputs]
     values = _common(settings)
     values.update(max_batch_size=settings.batch, is_dynamic_op=calibrated, session_config=config)
     if style == "contrib":
         values["is_dynamic_op"] = False
-        converted = _call(module.create_inference_graph, values, input_graph_def=graph.graph_def, outputs=[output])
+        converted = _call(module.create_inference_graph, values, input_graph_def=graph.graph_def, outputs=outputs)
         if not calibrated:
             return converted
         with tf.Graph().as_default() as calibration:
             _import(tf, converted)
             with v1_of(tf).Session(graph=calibration, config=config) as session:
                 for batch in batches():
-                    session.run(graph.output, {graph.input: batch})
+                    session.run(list(graph.outputs), {graph.input: batch})
         finished = module.calib_graph_to_infer_graph(converted)
         if finished is None:
             raise BuildError("TF-TRT found nothing to calibrate in the converted graph: no segment was converted, see the log")
@@ -296,13 +296,13 @@ def convert_graph(tf, module, style, graph, settings, config, batches):
         (name for name in ("nodes_denylist", "nodes_blacklist") if name in _parameters(module.TrtGraphConverter.__init__)),
         "nodes_denylist",
     )
-    converter = _call(module.TrtGraphConverter, values, input_graph_def=graph.graph_def, **{denied: [output]})
+    converter = _call(module.TrtGraphConverter, values, input_graph_def=graph.graph_def, **{denied: outputs})
     converted = converter.convert()
     if calibrated:
         pictures = list(batches())
         rest = iter(pictures)
         converted = converter.calibrate(
-            fetch_names=[graph.output], num_runs=len(pictures), feed_dict_fn=lambda: {graph.input: next(rest)}
+            fetch_names=list(graph.outputs), num_runs=len(pictures), feed_dict_fn=lambda: {graph.input: next(rest)}
         )
     return converted
 
@@ -320,9 +320,9 @@ def _import(tf, graph_def):
     v1_of(tf).import_graph_def(graph_def, name="")
 
 
-def write_saved_model(tf, directory, graph_def, input_name, output_name):
-    # type: (Any, str, Any, str, str) -> None
-    """A SavedModel that holds nothing but a frozen graph.
+def write_saved_model(tf, directory, graph_def, input_name, outputs):
+    # type: (Any, str, Any, str, List[str]) -> None
+    """A SavedModel that holds nothing but a frozen graph. Its signature names the outputs as :mod:`tensorflow_sources` does.
 
     It is written as it is. TensorFlow's own writer would import the graph first, and strip what this process has no operation for.
     """
@@ -336,7 +336,9 @@ def write_saved_model(tf, directory, graph_def, input_name, output_name):
     signature.method_name = "tensorflow/serving/predict"
     with tf.Graph().as_default() as graph:
         _import(tf, graph_def)
-        for side, key, name in ((signature.inputs, INPUT, input_name), (signature.outputs, OUTPUT, output_name)):
+        keys = [OUTPUT] if len(outputs) == 1 else [model_outputs.name_of(number) for number in range(len(outputs))]
+        ends = [(signature.inputs, INPUT, input_name)] + [(signature.outputs, key, name) for key, name in zip(keys, outputs)]
+        for side, key, name in ends:
             tensor = graph.get_tensor_by_name(name)
             side[key].name = name
             side[key].dtype = tensor.dtype.as_datatype_enum

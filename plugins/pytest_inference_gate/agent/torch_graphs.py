@@ -1,7 +1,8 @@
 """A network as a list of steps, run by PyTorch: what an ONNX graph becomes, so that a board needs nothing but torch and NumPy.
 
 A graph is plain JSON: ``{"input": name, "output": name, "steps": [{"operation", "inputs", "output", "attributes"}, ...]}``. The inputs of
-a step are the names of earlier outputs, of the graph's input, or of weights. All shapes are static, and the tensors float.
+a step are the names of earlier outputs, of the graph's input, or of weights. All shapes are static, and the tensors float. A graph of a
+detector has ``outputs``, a list of names, and its module answers with a tuple.
 """
 
 from typing import Any, Callable, Dict, List, Tuple  # noqa: F401
@@ -80,6 +81,11 @@ UNARY = ("sigmoid", "tanh", "exp", "log", "sqrt", "abs", "neg", "erf", "floor", 
 BINARY = ("add", "sub", "mul", "div", "matmul", "pow", "maximum", "minimum")
 
 
+def outputs_of(graph):
+    # type: (Dict[str, Any]) -> List[str]
+    return list(graph["outputs"]) if "outputs" in graph else [graph["output"]]
+
+
 def _tuples(attributes):
     # type: (Dict[str, Any]) -> Dict[str, Any]
     return {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}
@@ -98,7 +104,7 @@ def module(torch, graph, weights):
             "the stored graph has the operation %s, which this release of the agent does not know: convert the case again"
             % ", ".join(unknown)
         )
-    plan = _plan(graph, known)
+    plan, single = _plan(graph, known), "outputs" not in graph
 
     class Graph(torch.nn.Module):  # type: ignore[misc]
         def __init__(self):  # type: ignore[no-untyped-def]
@@ -113,7 +119,7 @@ def module(torch, graph, weights):
                 values[output] = function(*[values[name] for name in inputs], **attributes)
                 for name in finished:
                     del values[name]
-            return values[graph["output"]]
+            return values[graph["output"]] if single else tuple(values[name] for name in graph["outputs"])
 
     return Graph().eval()  # type: ignore[no-untyped-call]
 
@@ -125,7 +131,8 @@ def _plan(graph, known):
     made = {graph["input"]} | {step["output"] for step in graph["steps"]}
     for number, step in enumerate(graph["steps"]):
         last.update((name, number) for name in step["inputs"] if name in made)
-    last.pop(graph["output"], None)
+    for name in outputs_of(graph):
+        last.pop(name, None)
     return [
         (
             known[step["operation"]],

@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
 
-from . import onnx_sources, onnx_to_torch, torch_graphs
+from . import model_outputs, onnx_sources, onnx_to_torch, torch_graphs
 from . import tensorflow_sources as sources
 from .failures import BuildError, LoadError, Unsupported, sentence_of
 
@@ -62,7 +62,7 @@ def save(torch, request, progress):
         raise BuildError("a checkpoint of the format torch_weights needs an architecture in %s" % ARCHITECTURES.rstrip("."))
     else:
         weights, versions = _of_onnx(torch, request, document, shape, progress)
-    document["output"] = _output(torch, document, weights)
+    document.update(_output(torch, document, weights))
     progress("writing the module")
     import numpy
 
@@ -88,7 +88,8 @@ def _of_onnx(torch, request, document, shape, progress):
     try:
         path, versions = onnx_sources.float_model(request, scratch, progress)
         progress("reading the ONNX graph")
-        graph, weights = onnx_to_torch.graph_of(torch, onnx, path, shape, request["input"]["dtype"])
+        everything = model_outputs.all_are_kept(request)
+        graph, weights = onnx_to_torch.graph_of(torch, onnx, path, shape, request["input"]["dtype"], everything)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     document.update(kind="graph", graph=graph)
@@ -97,14 +98,17 @@ def _of_onnx(torch, request, document, shape, progress):
 
 def _output(torch, document, weights):
     # type: (Any, Dict[str, Any], Dict[str, Any]) -> Dict[str, Any]
-    """The shape that comes out, by running what was stored once: what cannot be run is found here, not on a board."""
+    """The shape that comes out, or the shapes, by running what was stored once: what cannot be run is found here, not on a board."""
     module = build(torch, document, weights)
     with torch.no_grad():
         tensor = torch.ones(document["input"]["shape"], dtype=input_type(torch, document, torch.float32))
         result = module(tensor)
-    if not isinstance(result, torch.Tensor):
-        raise BuildError("the module answers with a %s, and one tensor is expected" % type(result).__name__)
-    return {"shape": [int(size) for size in result.shape]}
+    results = list(result) if isinstance(result, tuple) and "outputs" in document.get("graph", {}) else [result]
+    for one in results:
+        if not isinstance(one, torch.Tensor):
+            raise BuildError("the module answers with a %s, and one tensor is expected" % type(one).__name__)
+    shapes = [{"shape": [int(size) for size in one.shape]} for one in results]
+    return {"outputs": shapes} if isinstance(result, tuple) else {"output": shapes[0]}
 
 
 def input_type(torch, document, real):

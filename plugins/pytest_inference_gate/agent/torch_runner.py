@@ -2,7 +2,7 @@
 
 from typing import Any, Callable, Dict, List  # noqa: F401
 
-from . import torch_device
+from . import model_outputs, torch_device
 from .failures import AgentError
 
 
@@ -16,10 +16,11 @@ class ModuleRunner:
         self._tensor = None  # type: Any
         self._result = None  # type: Any
 
-    def describe(self, output_shape, output_type):
-        # type: (List[int], Any) -> None
+    def describe(self, output_shapes, output_type):
+        # type: (List[List[int]], Any) -> None
         self.inputs = [_description("input", self._shape, self._type)]
-        self.outputs = [_description("output", output_shape, output_type)]
+        names = ["output"] if len(output_shapes) == 1 else [model_outputs.name_of(one) for one in range(len(output_shapes))]
+        self.outputs = [_description(name, shape, output_type) for name, shape in zip(names, output_shapes)]
 
     @property
     def _on_cuda(self):
@@ -73,7 +74,11 @@ class ModuleRunner:
 
     def get_output(self):
         # type: () -> Any
-        return self._result.float().cpu().numpy()
+        return self.get_outputs()[0]
+
+    def get_outputs(self):
+        # type: () -> List[Any]
+        return [result.float().cpu().numpy() for result in model_outputs.as_list(self._result)]
 
 
 def _description(name, shape, dtype):

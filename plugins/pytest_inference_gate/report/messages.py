@@ -10,6 +10,7 @@ from ..accuracy import AccuracyDecision
 from ..coverage import Coverage, fallen_back
 from ..decision import ALPHA, MOST_WITH_BUILDS, BuildComparison, LatencyDecision
 from ..device_telemetry import TelemetryResult
+from ..limits import KINDS, value_in_words
 from ..results import AccuracyResult, CaseResult, CoverageResult, LatencyResult
 from ..sequential import MOST
 from ..verdict import Verdict
@@ -35,6 +36,10 @@ _ACCURACY_NEXT_PAIRED = {
     Verdict.INACCURATE: f"{ONE_ROLE}; if the drop is accepted, raise the tolerance on the model's card",
     Verdict.INCONCLUSIVE: "evaluate on more samples: the set is too small to tell the drop from chance",
 }
+_LIMITS_NEXT = (
+    "a limit is the card's own and holds in every run, with a baseline or without: take another precision, number of threads or model, "
+    "or, if the price is accepted, change it under [limits] of the card"
+)
 _OUTCOME_NEXT = {
     "fetch_error": "correct the card or its data; where it is fetched, check the network and --gate-mirror",
     "build_error": "read the converter's log; the former version of the converter may still take the model",
@@ -155,6 +160,26 @@ def coverage_failure_message(
         lines += ["", f"  log of the conversion: {coverage.log}"]
     lines += _changes(software_changes, paired=paired)
     lines += _next(next_step or _coverage_next(found, before, paired=paired))
+    if reproduce is not None:
+        lines += ["", "  to run this case again:", f"    {reproduce}"]
+    return "\n".join(lines)
+
+
+def limits_failure_message(case: CaseResult, *, next_step: str | None = None, reproduce: str | None = None) -> str:
+    """Several lines on a case that is over a limit of its card: every limit that was judged, with its figure.
+
+    ``reproduce`` is the command that runs exactly this case again; ``next_step`` stands in for the usual advice.
+    """
+    over = [limit for limit in case.limits if limit.exceeded]
+    lines = _wrapped(f"{case.name} is {_words(Verdict.OVER_LIMIT)}: {'; '.join(limit.reason for limit in over)}", "  ")
+    width = max(len(limit.name) for limit in case.limits)
+    rows = []
+    for limit in case.limits:
+        found = "unknown" if limit.found is None else value_in_words(limit.found, limit.unit)
+        asked = f"{'at least' if KINDS[limit.name].least else 'at most'} {value_in_words(limit.limit, limit.unit)}"
+        rows.append(f"  {limit.name:<{width}}  {found:>12}   {asked}{'   <-- exceeded' if limit.exceeded else ''}")
+    lines += ["", *rows]
+    lines += _next(next_step or _LIMITS_NEXT)
     if reproduce is not None:
         lines += ["", "  to run this case again:", f"    {reproduce}"]
     return "\n".join(lines)

@@ -152,6 +152,8 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "memory": {"peak_rss_bytes": case.peak_rss_bytes},
         "telemetry": None if case.telemetry is None else _telemetry(case.telemetry),
         "published": [_published(figure) for figure in case.published],
+        "limits": [asdict(limit) for limit in case.limits],
+        "thread_speedup": case.thread_speedup,
     }
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from math import floor, log10
 from typing import Literal
@@ -17,12 +16,16 @@ from ..devices import version_of
 from ..results import CaseResult, ComparedSession, DeviceResult, OtherStack, RunResult
 from ..verdict import RELAXABLE, SEVERITY, Verdict, gate_is_red
 from ..wording import CLOCKS_AGREE, counted, duration_in_words, session_time
+from ..wording import wrapped as _wrapped
 from .advice import faster_next_step
+from .columns import Column, fitted, laid_out
 from .detections import map50_cell, map_cell, map_drop_cell, matched_cell
 
 Colour = Literal["red", "green", "yellow"]
 Markup = Callable[[str, Colour], str]
 """Given a piece of a line and a colour, the piece with whatever makes a terminal show it so."""
+Table = Callable[[RunResult, int, Markup], list[str]]
+"""Given the run of one device, a width in columns and a markup, the lines of a table; none where no case is supported there."""
 
 _NOTHING = "-"
 _SHORTEST_MODEL = 12
@@ -42,18 +45,21 @@ def colour_of(verdict: Verdict, relaxed: frozenset[str] = frozenset()) -> Colour
     return "green" if verdict in (Verdict.PASS, Verdict.FASTER, Verdict.FIXED) else "yellow"
 
 
-def summary_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup, now: datetime | None = None) -> list[str]:
+def summary_lines(
+    run: RunResult, *, width: int = 100, markup: Markup = no_markup, now: datetime | None = None, table: Table | None = None
+) -> list[str]:
     """Everything that is printed at the end of a run: what was compared, table, reasons, notices, cost, times, and the last line.
 
     Lines are at most ``width`` characters long, markup not counted, except where a single word is longer. ``now`` is the moment from
-    which the age of the baseline's sessions is told, with its time zone; by default, this one.
+    which the age of the baseline's sessions is told, with its time zone; by default, this one. ``table`` stands in for
+    :func:`table_lines`.
     """
     lines: list[str] = []
     tables = []
     for device in run.each_device:
         tables += [
             _compared_lines(device, width, now or datetime.now(timezone.utc)),
-            table_lines(device, width=width, markup=markup),
+            (table or table_lines)(device, width, markup),
         ]
     for block in (*tables, _published(run, width), _reasons(run, width, markup), _notes(run, width)):
         if block:
@@ -65,7 +71,7 @@ def summary_lines(run: RunResult, *, width: int = 100, markup: Markup = no_marku
     return lines
 
 
-def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup) -> list[str]:
+def table_lines(run: RunResult, width: int = 100, markup: Markup = no_markup) -> list[str]:
     """A caption and one row for each case that the run's device supports; no line at all where there is none."""
     cases = [case for case in run.cases if case.verdict is not Verdict.UNSUPPORTED]
     if not cases:
@@ -73,20 +79,13 @@ def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup)
     columns = _columns(cases, against=run.mode == "against")
     constant = _constant_columns(columns, cases)
     columns = [column for column in columns if column not in constant]
-    left_out: list[str] = []
-
-    lines = _layout(columns, cases)
-    for column in sorted((column for column in columns if column.spare is not None), key=lambda column: column.spare or 0):
-        if max(map(len, lines)) <= width:
-            break
-        columns.remove(column)
-        left_out.append(column.name)
-        lines = _layout(columns, cases)
+    columns, lines, spared = fitted(columns, cases, width)
+    left_out = [column.name for column in spared]
     excess = max(map(len, lines)) - width
     if excess > 0 and columns[0].name == "model":
         longest = max(len(columns[0].cell(case)) for case in cases)
         columns[0] = _shortened(columns[0], max(longest - excess, _SHORTEST_MODEL))
-        lines = _layout(columns, cases)
+        lines = laid_out(columns, cases)
 
     first_row = len(lines) - len(cases)
     for number, case in enumerate(cases, start=first_row):
@@ -97,7 +96,7 @@ def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup)
     number_of_cases = counted(len(run.cases), "case")
     if len(cases) < len(run.cases):
         number_of_cases = f"{len(cases)} of {number_of_cases}"
-    caption = [f"{number_of_cases} on {_device_in_words(run.device)}"]
+    caption = [f"{number_of_cases} on {device_in_words(run.device)}"]
     caption += [f"{column.name} {column.cell(cases[0])}" for column in constant if column.cell(cases[0]) != _NOTHING]
     text = ", ".join(caption)
     if left_out:
@@ -106,7 +105,7 @@ def table_lines(run: RunResult, *, width: int = 100, markup: Markup = no_markup)
     return [*_wrapped(text, width), "", *(line.rstrip() for line in lines), *(_wrapped(legend, width) if legend else [])]
 
 
-def _device_in_words(device: DeviceResult) -> str:
+def device_in_words(device: DeviceResult) -> str:
     return device.id if device.name is None else f"{device.name} ({device.id})"
 
 
@@ -158,20 +157,7 @@ def ratio_text(ratio: float) -> str:
     return f"{ratio:.3f}" if ratio < 9.9995 else f"{ratio:.4g}"
 
 
-@dataclass(frozen=True)
-class _Column:
-    """``spare``: the column goes when the table is too wide, the lowest number first; None: it stays. ``identity``: it tells
-    which case the row is, and goes into the caption where it is the same for all. ``legend``: what the header means, where it
-    does not say so itself.
-    """
-
-    name: str
-    header: str
-    cell: Callable[[CaseResult], str]
-    number: bool = True
-    identity: bool = False
-    spare: int | None = None
-    legend: str = ""
+_Column = Column[CaseResult]
 
 
 def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
@@ -256,20 +242,6 @@ def _constant_columns(columns: Sequence[_Column], cases: Sequence[CaseResult]) -
         for column in columns
         if column.identity and column.name not in kept and len({column.cell(case) for case in cases}) == 1
     ]
-
-
-def _layout(columns: Sequence[_Column], cases: Sequence[CaseResult]) -> list[str]:
-    """The table's lines: two of headers, a rule, and one for each case."""
-    from tabulate import SEPARATING_LINE, tabulate
-
-    headers = [column.header.split("\n") for column in columns]
-    height = max(map(len, headers))
-    # The headers go in as rows: as headers, each would be given two columns of padding, which a terminal has not to spare.
-    rows = [[header[line] if line < len(header) else "" for header in headers] for line in range(height)]
-    cells = [[column.cell(case) for column in columns] for case in cases]
-    alignment = ["right" if column.number else "left" for column in columns]
-    lines = tabulate([*rows, SEPARATING_LINE, *cells], tablefmt="simple", disable_numparse=True, colalign=alignment).splitlines()
-    return lines[1:-1]  # without the rules above and below
 
 
 def _shortened(column: _Column, length: int) -> _Column:
@@ -540,10 +512,3 @@ def _phase(run: RunResult, name: str) -> str:
 def _with_its_count(count: int, verdict: Verdict, run: RunResult) -> str:
     relaxed = " (relaxed)" if verdict in RELAXABLE and verdict in run.relaxed else ""
     return f"{count} {verdict.value.replace('_', ' ')}{relaxed}"
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Never breaks within a word, so that ids and paths can be copied."""
-    return textwrap.wrap(
-        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=True
-    ) or [""]

@@ -11,12 +11,14 @@ A backend module has
   ``converter`` (versions) and ``details``;
 * ``runtime()``: import the runtime and return ``{"name", "version"}``;
 * ``Runner(model, precision, threads, batch, input)`` with ``inputs``, ``outputs`` (descriptions of tensors), ``set_inputs(array)``,
-  ``infer()``, ``get_output()`` (float32, quantization undone) and ``prepared()``, which gives a callable without arguments that does one
-  synchronised inference of what was set and nothing else. Rounds on several pictures call
-  ``set_inputs`` and ``prepared`` before each of them. Where the device has a clock of its own, ``prepared_on_device()`` gives a
+  ``infer()``, ``get_output()`` (float32, quantization undone), where a model can have several outputs ``get_outputs()`` (all of them, in
+  the model's order, each with the batch first), and ``prepared()``, which gives a callable without arguments that does one
+  synchronised inference of what was set and nothing else. Rounds on several pictures call ``set_inputs`` and ``prepared`` before each of
+  them. Where the device has a clock of its own, ``prepared_on_device()`` gives a
   callable that does the same and returns the seconds by that clock;
-* where wanted, ``RUNNER_TAKES``: which of ``"device"`` (``"cpu"``, ``"cuda"`` or ``"edgetpu"``) and ``"options"`` (the card's table for
-  this backend, ``{}`` where it has none) the ``Runner`` takes too, as keyword arguments. ``convert`` finds both in its request.
+* where wanted, ``RUNNER_TAKES``: which of ``"device"`` (``"cpu"``, ``"cuda"`` or ``"edgetpu"``), ``"options"`` (the card's table for
+  this backend, ``{}`` where it has none) and ``"task"`` (``"classification"`` or ``"detection"``) the ``Runner`` takes too, as keyword
+  arguments. ``convert`` finds the first two in its request, and ``task`` where it is ``"detection"``.
 
 Any module may be absent from an archive; ``--backend NAME=FILE`` adds one from elsewhere.
 """
@@ -35,7 +37,14 @@ from ..failures import Unsupported
 BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "edgetpu", "tensorrt", "tftrt", "torch", "torch2trt")
 
 # What a conversion or a prediction is made with, besides the backend's own file.
-SHARED_MODULES = ("batches.py", "quantization.py", "tensorflow_device.py", "tensorflow_sources.py")
+SHARED_MODULES = (
+    "batches.py",
+    "model_outputs.py",
+    "quantization.py",
+    "tensorflow_device.py",
+    "tensorflow_graphs.py",
+    "tensorflow_sources.py",
+)
 
 _OF_TORCH = (
     "cuda_device.py",
@@ -55,9 +64,11 @@ OWN_MODULES = {
         "edgetpu_library.py",
         "tflite_file.py",
         "tflite_nodes.py",
+        "tftrt_graph.py",
     ),
     "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
-    "tflite": ("tflite_file.py", "tflite_nodes.py"),
+    "tensorflow": ("tftrt_graph.py",),
+    "tflite": ("tflite_file.py", "tflite_nodes.py", "tftrt_graph.py"),
     "tensorrt": (
         "cuda_device.py",
         "engine_origin.py",

@@ -6,12 +6,13 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, List  # noqa: F401
 
-from .. import onnx_precision, onnx_sources
+from .. import model_outputs, onnx_precision, onnx_sources
 from ..failures import BuildError, LoadError, Unsupported
 
 NAME = "onnxruntime"
 PRECISIONS = ("fp32", "int8")
 PROVIDERS = ["CPUExecutionProvider"]
+RUNNER_TAKES = ("task",)
 
 
 def availability(packages):
@@ -80,8 +81,8 @@ def runtime():
 class Runner:
     """One session."""
 
-    def __init__(self, model, precision, threads, batch, input):
-        # type: (str, str, int, int, Dict[str, Any]) -> None
+    def __init__(self, model, precision, threads, batch, input, task=""):
+        # type: (str, str, int, int, Dict[str, Any], str) -> None
         import onnxruntime
         from numpy import dtype
 
@@ -97,11 +98,13 @@ class Runner:
             raise LoadError("the model was made for a batch of %d, not %d" % (fixed, batch))
         self._input_name = inputs[0].name
         self._dtype = dtype(_numpy_name(inputs[0].type))
-        self._output_names = [self._session.get_outputs()[0].name]
+        outputs = self._session.get_outputs()
+        order = model_outputs.in_order([tensor.name for tensor in outputs]) if task == model_outputs.DETECTION else [0]
+        self._output_names = [outputs[place].name for place in order]
         self.inputs = [_description(tensor) for tensor in inputs]
-        self.outputs = [_description(tensor) for tensor in self._session.get_outputs()]
+        self.outputs = [_description(tensor) for tensor in outputs]
         self._feed = {}  # type: Dict[str, Any]
-        self._result = None  # type: Any
+        self._results = []  # type: List[Any]
 
     def set_inputs(self, array):
         # type: (Any) -> None
@@ -113,11 +116,16 @@ class Runner:
 
     def infer(self):
         # type: () -> None
-        self._result = self._session.run(self._output_names, self._feed)[0]
+        self._results = self._session.run(self._output_names, self._feed)
 
     def get_output(self):
         # type: () -> Any
-        return self._result.astype("float32")
+        return self.get_outputs()[0]
+
+    def get_outputs(self):
+        # type: () -> List[Any]
+        """The first output alone, unless the model is a detector."""
+        return [result.astype("float32") for result in self._results]
 
 
 def _numpy_name(onnx_type):

@@ -3,7 +3,7 @@
 import os
 from typing import Any, Callable, Dict, List  # noqa: F401
 
-from .. import tensorflow_device, tftrt_graph
+from .. import model_outputs, tensorflow_device, tftrt_graph
 from .. import tensorflow_sources as sources
 from ..failures import LoadError, Unsupported
 
@@ -72,14 +72,15 @@ class Runner:
             raise LoadError("the SavedModel has no signature %r" % sources.SIGNATURE)
         self._function = self._model.signatures[sources.SIGNATURE]
         ((self._input_name, specification),) = self._function.structured_input_signature[1].items()
-        ((self._output_name, output),) = self._function.structured_outputs.items()
+        outputs = self._function.structured_outputs
+        self._output_names = model_outputs.sorted_names(outputs)
         if list(specification.shape)[0] != batch:
             raise LoadError("the model was converted for a batch of %s, not %d" % (list(specification.shape)[0], batch))
         self._dtype = specification.dtype
-        self.inputs = [_description(self._input_name, specification)]
-        self.outputs = [_description(self._output_name, output)]
+        self.inputs = [model_outputs.described(self._input_name, specification)]
+        self.outputs = [model_outputs.described(name, outputs[name]) for name in self._output_names]
         self._tensor = None  # type: Any
-        self._result = None  # type: Any
+        self._results = []  # type: List[Any]
 
     def set_inputs(self, array):
         # type: (Any) -> None
@@ -87,25 +88,17 @@ class Runner:
 
     def prepared(self):
         # type: () -> Callable[[], Any]
-        """The signature's call and its result fetched to the host, which waits for it."""
-        function, output_name, feed = self._function, self._output_name, {self._input_name: self._tensor}
-
-        def inference():
-            # type: () -> Any
-            return function(**feed)[output_name].numpy()
-
-        return inference
+        """The signature's call and its results fetched to the host, which waits for them."""
+        return model_outputs.signature_call(self._function, self._output_names, {self._input_name: self._tensor})
 
     def infer(self):
         # type: () -> None
-        self._result = self.prepared()()
+        self._results = model_outputs.as_list(self.prepared()())
 
     def get_output(self):
         # type: () -> Any
-        return self._result.astype("float32")
+        return self.get_outputs()[0]
 
-
-def _description(name, specification):
-    # type: (str, Any) -> Dict[str, Any]
-    shape = [int(size) if size is not None else None for size in specification.shape]
-    return {"name": name, "shape": shape, "dtype": specification.dtype.name, "scale": None, "zero_point": None}
+    def get_outputs(self):
+        # type: () -> List[Any]
+        return [result.astype("float32") for result in self._results]

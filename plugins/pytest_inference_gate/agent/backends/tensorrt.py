@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, List, Optional  # noqa: F401
 
-from .. import cuda_device, engine_origin, onnx_precision, onnx_sources, tensorrt_api
+from .. import cuda_device, engine_origin, model_outputs, onnx_precision, onnx_sources, tensorrt_api
 from ..failures import AgentError, BuildError, LoadError, Unsupported
 
 NAME = "tensorrt"
@@ -249,12 +249,13 @@ class Runner:
         if any(size < 0 for tensor in tensors for size in tensor.shape):
             raise LoadError("the size of an output depends on the data, which the tensorrt backend does not run")
         self._input = next(tensor for tensor in tensors if tensor.is_input)
-        self._output = next(tensor for tensor in tensors if not tensor.is_input)
+        outputs = [tensor for tensor in tensors if not tensor.is_input]
+        self._outputs = [outputs[place] for place in model_outputs.in_order([tensor.name for tensor in outputs])]
         self._buffers = {tensor.name: self._device.allocate(_bytes(tensor)) for tensor in tensors}
         addresses = {name: int(buffer) for name, buffer in self._buffers.items()}
         self._enqueue = self._execution.enqueuer(addresses, self._device.stream_handle)
         self.inputs = [_description(tensor) for tensor in tensors if tensor.is_input]
-        self.outputs = [_description(tensor) for tensor in tensors if not tensor.is_input]
+        self.outputs = [_description(tensor) for tensor in self._outputs]
 
     def set_inputs(self, array):
         # type: (Any) -> None
@@ -298,8 +299,16 @@ class Runner:
 
     def get_output(self):
         # type: () -> Any
-        result = self._numpy.empty(self._output.shape, dtype=self._output.dtype)
-        self._device.download(result, self._buffers[self._output.name])
+        return self._fetched(self._outputs[0])
+
+    def get_outputs(self):
+        # type: () -> List[Any]
+        return [self._fetched(tensor) for tensor in self._outputs]
+
+    def _fetched(self, tensor):
+        # type: (Any) -> Any
+        result = self._numpy.empty(tensor.shape, dtype=tensor.dtype)
+        self._device.download(result, self._buffers[tensor.name])
         return result.astype("float32")
 
 

@@ -5,8 +5,8 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
 
+from .. import model_outputs, tflite_file, tflite_nodes, tftrt_graph
 from .. import tensorflow_sources as sources
-from .. import tflite_file, tflite_nodes, tftrt_graph
 from ..failures import BuildError, LoadError, Unsupported
 
 NAME = "tflite"
@@ -191,13 +191,15 @@ class Runner:
             self._resize(inputs[0], shape)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]
+        outputs = self._interpreter.get_output_details()
+        self._output = outputs[0]
+        self._outputs = outputs if len(outputs) == 1 else _in_order(model, outputs)
         self.inputs = [_description(details) for details in self._interpreter.get_input_details()]
-        self.outputs = [_description(details) for details in self._interpreter.get_output_details()]
+        self.outputs = [_description(details) for details in self._outputs]
         if precision == "full_int8" and not (is_integer(self._input["dtype"]) and is_integer(self._output["dtype"])):
             raise LoadError(
                 "the model takes %s and gives %s, but full_int8 means integers"
-                % (self.inputs[0]["dtype"], self.outputs[0]["dtype"])
+                % (self.inputs[0]["dtype"], _description(self._output)["dtype"])
             )
 
     def _open(self, model, threads):
@@ -232,7 +234,28 @@ class Runner:
 
     def get_output(self):
         # type: () -> Any
-        return self._dequantize(self._interpreter.get_tensor(self._output["index"]), *self._output["quantization"])
+        return self._real(self._output)
+
+    def get_outputs(self):
+        # type: () -> List[Any]
+        return [self._real(details) for details in self._outputs]
+
+    def _real(self, details):
+        # type: (Dict[str, Any]) -> Any
+        return self._dequantize(self._interpreter.get_tensor(details["index"]), *details["quantization"])
+
+
+def _in_order(model, details):
+    # type: (str, List[Dict[str, Any]]) -> List[Dict[str, Any]]
+    """The outputs in the order of the file's signature, which that of the interpreter need not be; else by their names' numbers."""
+    by_index = {int(one["index"]): one for one in details}
+    try:
+        signature = dict(tflite_file.read(model).signature_outputs)
+    except tflite_file.NotTfLiteError:  # the interpreter has read it, and is the one to know
+        signature = {}
+    if set(signature.values()) == set(by_index):
+        return [by_index[signature[name]] for name in model_outputs.sorted_names(signature)]
+    return [details[place] for place in model_outputs.in_order([str(one["name"]) for one in details])]
 
 
 def _description(details):

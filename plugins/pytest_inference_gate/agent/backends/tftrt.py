@@ -12,7 +12,7 @@ import sys
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
 
-from .. import cuda_device, engine_origin, gpu_memory, system_packages, tftrt_api, tftrt_graph, tftrt_log
+from .. import cuda_device, engine_origin, gpu_memory, model_outputs, system_packages, tftrt_api, tftrt_graph, tftrt_log
 from .. import tensorflow_sources as sources
 from ..failures import BuildError, LoadError, Unsupported
 from ..own_log import OwnLog
@@ -256,7 +256,7 @@ def _convert_graph(tf, module, style, request, settings, memory_limit, directory
     progress("converting segments for TensorRT, and building the engines")
     converted = tftrt_api.convert_graph(tf, module, style, graph, settings, config, _pictures(request))
     progress("writing the converted model")
-    tftrt_api.write_saved_model(tf, directory, converted, graph.input, graph.output)
+    tftrt_api.write_saved_model(tf, directory, converted, graph.input, graph.outputs)
     return None, nodes_before, begun
 
 
@@ -354,7 +354,7 @@ class Runner:
         except Exception as error:
             _raise_explained(error, self._log, LoadError)
             raise
-        self.inputs, self.outputs = [self._call.input], [self._call.output]
+        self.inputs, self.outputs = [self._call.input], self._call.outputs
         if self._call.input["shape"] != [batch] + [int(size) for size in input["shape"]]:
             raise LoadError(
                 "the engines were built for inputs of the shape %s, and the case needs %s: convert it again for this batch"
@@ -362,7 +362,7 @@ class Runner:
             )
         self._counted = None  # type: Optional[tftrt_graph.Count]
         self._ran = False
-        self._result = None  # type: Any
+        self._results = []  # type: List[Any]
 
     def set_inputs(self, array):
         # type: (Any) -> None
@@ -375,11 +375,15 @@ class Runner:
 
     def infer(self):
         # type: () -> None
-        self._result = self.prepared()()
+        self._results = model_outputs.as_list(self.prepared()())
 
     def get_output(self):
         # type: () -> Any
-        return self._result.astype("float32")
+        return self.get_outputs()[0]
+
+    def get_outputs(self):
+        # type: () -> List[Any]
+        return [result.astype("float32") for result in self._results]
 
     def coverage(self):
         # type: () -> Optional[Dict[str, Any]]
@@ -406,9 +410,11 @@ class _Eager:
         self._model = tf.saved_model.load(model)  # keeps the engines alive
         self._function = self._model.signatures[tftrt_api.SIGNATURE]
         ((self._input_name, tensor),) = self._function.structured_input_signature[1].items()
-        ((self._output_name, output),) = self._function.structured_outputs.items()
+        outputs = self._function.structured_outputs
+        self._output_names = model_outputs.sorted_names(outputs)
         self._dtype = tensor.dtype
-        self.input, self.output = _description(self._input_name, tensor), _description(self._output_name, output)
+        self.input = model_outputs.described(self._input_name, tensor)
+        self.outputs = [model_outputs.described(name, outputs[name]) for name in self._output_names]
         self._tensor = None  # type: Any
 
     def set_inputs(self, array):
@@ -417,13 +423,7 @@ class _Eager:
 
     def prepared(self):
         # type: () -> Callable[[], Any]
-        function, output_name, feed = self._function, self._output_name, {self._input_name: self._tensor}
-
-        def inference():
-            # type: () -> Any
-            return function(**feed)[output_name].numpy()
-
-        return inference
+        return model_outputs.signature_call(self._function, self._output_names, {self._input_name: self._tensor})
 
 
 class _InSession:
@@ -440,10 +440,12 @@ class _InSession:
             meta_graph = v1.saved_model.loader.load(self._session, ["serve"], model)
         signature = meta_graph.signature_def[tftrt_api.SIGNATURE]
         tensor = graph.get_tensor_by_name(signature.inputs[tftrt_api.INPUT].name)
-        output = graph.get_tensor_by_name(signature.outputs[tftrt_api.OUTPUT].name)
-        self.input, self.output = _description(tftrt_api.INPUT, tensor), _description(tftrt_api.OUTPUT, output)
+        names = model_outputs.sorted_names(signature.outputs)
+        outputs = [graph.get_tensor_by_name(signature.outputs[name].name) for name in names]
+        self.input = model_outputs.described(tftrt_api.INPUT, tensor)
+        self.outputs = [model_outputs.described(name, output) for name, output in zip(names, outputs)]
         self._dtype = tensor.dtype.as_numpy_dtype
-        self._run = self._session.make_callable(output, [tensor])
+        self._run = self._session.make_callable(outputs if len(outputs) > 1 else outputs[0], [tensor])
         self._array = None  # type: Any
 
     def set_inputs(self, array):
@@ -459,9 +461,3 @@ class _InSession:
             return run(array)
 
         return inference
-
-
-def _description(name, tensor):
-    # type: (str, Any) -> Dict[str, Any]
-    shape = [int(size) if size is not None else None for size in tensor.shape.as_list()]
-    return {"name": name, "shape": shape, "dtype": tensor.dtype.name, "scale": None, "zero_point": None}

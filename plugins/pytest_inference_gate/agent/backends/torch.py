@@ -74,4 +74,5 @@ class Runner(torch_runner.ModuleRunner):
         with torch_device.explained():
             module = torch_models.build(torch, document, weights).to(device=place, dtype=real)
         super().__init__(torch, module, place, shape, torch_models.input_type(torch, document, real))
-        self.describe(document["output"]["shape"], real)
+        outputs = document["outputs"] if "outputs" in document else [document["output"]]
+        self.describe([output["shape"] for output in outputs], real)

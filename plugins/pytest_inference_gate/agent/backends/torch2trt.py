@@ -17,7 +17,7 @@ import tempfile
 from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: F401
 
-from .. import cuda_device, engine_origin, tensorrt_api, torch_device, torch_models, torch_runner
+from .. import cuda_device, engine_origin, model_outputs, tensorrt_api, torch_device, torch_models, torch_runner
 from ..failures import AgentError, BuildError, LoadError, OutOfMemory, Unsupported, sentence_of
 from . import tensorrt as engines
 
@@ -98,6 +98,8 @@ def convert(request, progress):
         raise Unsupported(
             "torch2trt takes inputs of float32 alone: use the backend tensorrt for a model that takes whole numbers"
         )
+    if model_outputs.all_are_kept(request):
+        raise Unsupported("the backend torch2trt runs models with one output alone: use the backend tensorrt for a detector")
     torch = torch_device.import_torch()
     trt = tensorrt_api.import_tensorrt()
     torch2trt = _import(trt)
@@ -301,4 +303,4 @@ class Runner(torch_runner.ModuleRunner):
                 % (_version(), trt.__version__, sentence_of(error).rstrip("."))
             )
         super().__init__(torch, module.eval(), place, shape, torch.float32)
-        self.describe(provenance["output"]["shape"], torch.float32)
+        self.describe([provenance["output"]["shape"]], torch.float32)
