@@ -47,7 +47,12 @@ class DetectionRun:
         self._lock = threading.Lock()
 
     def figures(
-        self, case: Case, outputs: Outputs, inputs: PreparedInputs, reference: Outputs | None, compared_with: Case | None = None
+        self,
+        case: Case,
+        detected: DetectedPictures,
+        inputs: PreparedInputs,
+        reference: Outputs | None,
+        compared_with: Case | None = None,
     ) -> DetectionFigures:
         """``reference``: the float model's outputs, or, where ``compared_with`` is given, those of that case of the other stack.
 
@@ -55,7 +60,7 @@ class DetectionRun:
         """
         demands = demands_of(case, of_float_model=compared_with is None)
         found = None if reference is None else self._reference(case, reference, compared_with)
-        return compare_detections(detect(case.card, outputs), found, inputs.names, inputs.annotations, demands)
+        return compare_detections(detected, found, inputs.names, inputs.annotations, demands)
 
     def _reference(self, case: Case, outputs: Outputs, compared_with: Case | None) -> DetectedPictures:
         if compared_with is not None:
@@ -65,12 +70,9 @@ class DetectionRun:
                 self._references[case.model] = detect(case.card, outputs)
             return self._references[case.model]
 
-    def metrics(self, case: Case, outputs: Outputs, inputs: PreparedInputs) -> dict[str, float]:
+    def metrics(self, detected: DetectedPictures, inputs: PreparedInputs) -> dict[str, float]:
         """What the hook ``pytest_inference_gate_detection_metrics`` adds."""
-        if not self._metrics:
-            return {}
-        detections = detect(case.card, outputs).detections
-        return {name: _metric(name, metric, detections, inputs.annotations) for name, metric in self._metrics.items()}
+        return {name: _metric(name, metric, detected.detections, inputs.annotations) for name, metric in self._metrics.items()}
 
 
 def _metric(name: str, metric: DetectionMetric, detections: Sequence[Any], annotations: Annotations | None) -> float:

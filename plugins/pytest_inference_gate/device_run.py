@@ -23,7 +23,7 @@ from .case_selection import WantedCase
 from .cases import Case
 from .coco_evaluation import require_pycocotools
 from .coverage import Coverage, MalformedCoverage, converter_coverage
-from .detection_run import DetectionMetric, DetectionRun
+from .detection_run import DetectionMetric, DetectionRun, detect
 from .devices import Condition
 from .errors import GateError
 from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
@@ -314,8 +314,9 @@ class DeviceRun:
                 self._progress.step(f"evaluating what {record.case.id} detects")
             compared_with = record.other.case if record.other is not None and record.compared_with == OTHER_STACK else None
             try:
-                found.detection = self._detections.figures(record.case, predictions, inputs, reference, compared_with)
-                found.metrics = self._detections.metrics(record.case, predictions, inputs)
+                detected = detect(record.case.card, predictions)
+                found.detection = self._detections.figures(record.case, detected, inputs, reference, compared_with)
+                found.metrics = self._detections.metrics(detected, inputs)
             except (GateError, ValueError) as error:
                 raise StageFailed(Outcome("run_error", "predict", str(error))) from None
             return

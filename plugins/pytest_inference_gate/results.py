@@ -220,9 +220,9 @@ class CaseResult:
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     ``accuracy`` is that of a classifier, ``detection`` that of a detector.
     ``published``: what others measured on such a board, which has no say in any verdict.
-    ``build_remarks``: in what its build is not as in the baseline, clauses that close no gate.
     ``limits`` are those that the card sets, judged; ``thread_speedup`` is the median of the same case with one thread over this one's, None
     where it has one thread or the other was not measured in this run.
+    ``build_remarks``: in what its build is not as in the baseline, clauses that close no gate.
     """
 
     id: str
@@ -246,9 +246,9 @@ class CaseResult:
     telemetry: TelemetryResult | None = None
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
-    build_remarks: Sequence[str] = ()
     limits: Sequence[LimitResult] = ()
     thread_speedup: float | None = None
+    build_remarks: Sequence[str] = ()
 
     @classmethod
     def of(cls, case: Case) -> CaseResult:

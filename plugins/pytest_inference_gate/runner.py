@@ -61,12 +61,12 @@ class Runner:
 
     def predict_prepared(self, inputs: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
         """Outputs, float32 (N, classes), for float32 inputs (N,) + the card's input shape that are preprocessed already."""
-        if self.case.card.task == "detection":
-            raise ValueError(f"{self.case.id} is a detector, which has several outputs: use detect() or detect_prepared()")
+        self._check_task("classification", "is a detector, which has several outputs: use detect() or detect_prepared()")
         return self._outputs(inputs)[0]
 
     def predict(self, pictures: Sequence[Any]) -> numpy.ndarray[Any, Any]:
         """Outputs, float32 (N, classes), for pictures (arrays of H x W [x C]) that are preprocessed here as the card says."""
+        self._check_task("classification", "is a detector, which has several outputs: use detect() or detect_prepared()")
         return self.predict_prepared(self._preprocess(pictures))
 
     def detect_prepared(self, inputs: numpy.ndarray[Any, Any]) -> Sequence[Detections]:
@@ -74,13 +74,17 @@ class Runner:
 
         Boxes are ymin, xmin, ymax, xmax in 0..1 of the picture, classes are counted from 0.
         """
-        if self.case.card.task != "detection":
-            raise ValueError(f"{self.case.id} is no detector: use predict() or predict_prepared()")
+        self._check_task("detection", "is no detector: use predict() or predict_prepared()")
         return detect(self.case.card, self._outputs(inputs)).detections
 
     def detect(self, pictures: Sequence[Any]) -> Sequence[Detections]:
         """What a detector finds in pictures (arrays of H x W [x C]) that are preprocessed here as the card says."""
+        self._check_task("detection", "is no detector: use predict() or predict_prepared()")
         return self.detect_prepared(self._preprocess(pictures))
+
+    def _check_task(self, task: str, otherwise: str) -> None:
+        if self.case.card.task != task:
+            raise ValueError(f"{self.case.id} {otherwise}")
 
     def _outputs(self, inputs: numpy.ndarray[Any, Any]) -> Outputs:
         import numpy

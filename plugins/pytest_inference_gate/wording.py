@@ -24,16 +24,6 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def letter_of(number: int) -> str:
-    """A, B, ... Z, AA, AB, ..., as the columns of a spreadsheet."""
-    letters = ""
-    number += 1
-    while number:
-        number, rest = divmod(number - 1, 26)
-        letters = chr(ord("A") + rest) + letters
-    return letters
-
-
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     """Lines of at most ``width`` characters, those after the first behind ``indent``. Words, such as ids and paths, stay whole."""
     return textwrap.wrap(
@@ -44,6 +34,16 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
 def in_words(words: Sequence[str]) -> str:
     """``"a"``, ``"a and b"``, ``"a, b and c"``."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def letter_of(number: int) -> str:
+    """A, B, ... Z, AA, AB, ..., as the columns of a spreadsheet."""
+    letters = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
 
 
 def session_time(text: str) -> datetime | None:

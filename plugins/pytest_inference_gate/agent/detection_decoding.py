@@ -58,15 +58,15 @@ class Decoder(object):
         # type: (List[Any]) -> Any
         """Which pictures have a NaN or an infinity among their outputs, bool (N,); what lies behind a picture's count does not matter."""
         named = self._named(outputs)
-        if not self._raw:
-            return numpy.array(
-                [self._holds_nan({name: array[index] for name, array in named.items()}) for index in range(len(named["boxes"]))],
-                bool,
-            )
-        found = numpy.zeros(len(named["boxes"]), bool)
-        for array in named.values():
-            found |= ~numpy.isfinite(array).all(axis=tuple(range(1, array.ndim)))
-        return found
+        test = self._is_raw_nan if self._raw else self._holds_nan
+        return numpy.array(
+            [test({name: array[index] for name, array in named.items()}) for index in range(len(named["boxes"]))], bool
+        )
+
+    @staticmethod
+    def _is_raw_nan(named):
+        # type: (Dict[str, Any]) -> bool
+        return not all(numpy.isfinite(array).all() for array in named.values())
 
     def _named(self, outputs):
         # type: (List[Any]) -> Dict[str, Any]
