@@ -4,7 +4,9 @@ The same .tflite model runs in two fresh processes: an agent, asked for rounds b
 loop that anyone would write around ``interpreter.invoke()``. The two take turns in the order ABBA, so that what drifts meets both alike. A
 block gives the ratio of medians (agent / plain); a pair of processes gives the median of its blocks; the answer is the median of the pairs.
 
-    python benchmarks/measuring_overhead.py [--model model.tflite] [--pairs 8] [--blocks 20] [--rounds 50] [--threads 1]
+    python benchmarks/measuring_overhead.py [--model model.tflite] [--pairs 8] [--blocks 20] [--rounds 50] [--threads 1] [--pictures 1]
+
+With ``--pictures 20`` both go through as many pictures in turn, each set by ``set_tensor`` before the clock is read.
 
 Needs ai-edge-litert, tflite-runtime or TensorFlow; and TensorFlow to convert a seeded MobileNetV2, where no model is given.
 """
@@ -47,12 +49,16 @@ details = interpreter.get_input_details()[0]
 report = lambda value: print(json.dumps(value), file=answers, flush=True)
 answers, sys.stdout = sys.stdout, sys.stderr
 report({"shape": details["shape"].tolist()})
-picture = numpy.load(sys.stdin.readline().strip())
+pictures = numpy.load(sys.stdin.readline().strip()).reshape(-1, *details["shape"])
 scale, zero_point = details["quantization"]
-interpreter.set_tensor(details["index"], (picture / scale + zero_point if scale else picture).astype(details["dtype"]))
+def put(picture):
+    interpreter.set_tensor(details["index"], (picture / scale + zero_point if scale else picture).astype(details["dtype"]))
+put(pictures[0])
 for line in sys.stdin:
     durations = []
-    for _ in range(int(line)):
+    for number in range(int(line)):
+        if len(pictures) > 1:
+            put(pictures[number % len(pictures)])
         start = time.perf_counter_ns()
         interpreter.invoke()
         durations.append(time.perf_counter_ns() - start)
@@ -95,9 +101,10 @@ class Plain:
         self._process.wait(30)
 
 
-def agent_median(agent: AgentProcess, pictures: Path, rounds: int) -> float:
+def agent_median(agent: AgentProcess, pictures: Path, rounds: int, count: int) -> float:
     rule = {"minimum": rounds, "minimum_seconds": 0.0, "maximum": rounds}
-    rounds_taken: list[float] = agent.measure({"inputs": str(pictures), "warmup": None, "rounds": rule})["rounds"]
+    wish = {"inputs": str(pictures), "warmup": None, "rounds": rule, "pictures": count}
+    rounds_taken: list[float] = agent.measure(wish)["rounds"]
     return median(rounds_taken)
 
 
@@ -127,7 +134,7 @@ def one_pair(model: Path, directory: Path, options: argparse.Namespace, number: 
     plain = Plain(model, options.threads)
     batch, *shape = plain.shape
     pictures = directory / "picture.npy"
-    numpy.save(pictures, numpy.random.default_rng(0).uniform(-1, 1, (batch, *shape)).astype(numpy.float32))
+    numpy.save(pictures, numpy.random.default_rng(0).uniform(-1, 1, (options.pictures * batch, *shape)).astype(numpy.float32))
     plain.tell(pictures)
     try:
         with InterpreterTarget().start_agent(directory / "agent.log", Limits()) as agent:
@@ -143,7 +150,7 @@ def one_pair(model: Path, directory: Path, options: argparse.Namespace, number: 
             )
 
             def agents() -> float:
-                return agent_median(agent, pictures, options.rounds)
+                return agent_median(agent, pictures, options.rounds, options.pictures)
 
             def plains() -> float:
                 return plain.median_of(options.rounds)
@@ -169,6 +176,7 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, default=20, help="ABBA blocks in each pair (default: 20)")
     parser.add_argument("--rounds", type=int, default=50, help="rounds in each turn (default: 50)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the interpreter (default: 1)")
+    parser.add_argument("--pictures", type=int, default=1, help="pictures that the rounds go through in turn (default: 1)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

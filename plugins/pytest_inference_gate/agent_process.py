@@ -31,6 +31,8 @@ DEFAULT_SECONDS = {
     "predict": 1800.0,
     "measure": 600.0,
     "measure_block": 600.0,
+    "stream": 600.0,
+    "stream_block": 600.0,
     "canary": 60.0,
     "stop": 5.0,
 }
@@ -42,7 +44,7 @@ _DOING = {
     "measure": "measuring",
 }
 _DOING_WITHOUT_A_STAGE = {"probe": "probing", "canary": "running the canary"}
-_STAGE_OF_VERB = {"measure_block": "measure"}
+_STAGE_OF_VERB = {"measure_block": "measure", "stream": "measure", "stream_block": "measure"}
 _STAGES: tuple[str, ...] = get_args(Stage)
 _KINDS: tuple[str, ...] = get_args(OutcomeKind)
 _MEMORY_WATCH_SECONDS = 0.1
@@ -179,14 +181,33 @@ class AgentProcess:
         durations: list[float] = self.request("measure_block", wish)["rounds"]
         return durations
 
+    def stream(
+        self, arguments: Mapping[str, Any], *, seconds: float = 0.0, progress: Callable[[str], None] | None = None
+    ) -> dict[str, Any]:
+        """Frames through the loaded model, see ``agent/stream.py``. ``seconds``: what the frames' own clock takes, beyond the limit."""
+        return self.request("stream", arguments, seconds=seconds, progress=progress)
+
+    def stream_block(self, rounds: int) -> list[float]:
+        """Seconds of exactly so many more frames of the ``stream`` before it, as fast as they can be had."""
+        durations: list[float] = self.request("stream_block", {"rounds": rounds})["rounds"]
+        return durations
+
     def canary(self) -> dict[str, Any]:
         """Two small kernels timed, with the condition of the device before and after: see ``agent/canary.py``."""
         return self.request("canary", {})
 
     def request(
-        self, verb: str, arguments: Mapping[str, Any], *, progress: Callable[[str], None] | None = None
+        self,
+        verb: str,
+        arguments: Mapping[str, Any],
+        *,
+        seconds: float = 0.0,
+        progress: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:
-        """The result of ``verb``. Raises :class:`StageFailed`; after ``crash``, ``oom`` by kill and ``timeout`` the agent is gone."""
+        """The result of ``verb``; ``seconds`` are allowed beyond its limit, where it is known that it takes them.
+
+        Raises :class:`StageFailed`; after ``crash``, ``oom`` by kill and ``timeout`` the agent is gone.
+        """
         if not self._busy.acquire(blocking=False):
             raise RuntimeError("an agent serves one request at a time")
         try:
@@ -195,7 +216,7 @@ class AgentProcess:
             stage = cast("Stage | None", _STAGE_OF_VERB.get(verb, verb if verb in _STAGES else None))
             if self._closed:
                 raise StageFailed(Outcome("crash", stage, "the agent was closed before it was asked", log=self.log))
-            reply = self._guarded(stage, verb, lambda deadline: self._exchange(verb, arguments, progress, deadline))
+            reply = self._guarded(stage, verb, lambda deadline: self._exchange(verb, arguments, progress, deadline), seconds)
         finally:
             self._busy.release()
         if reply.get("ok"):
@@ -248,7 +269,8 @@ class AgentProcess:
     def _receive(self, verb: str, deadline: float) -> dict[str, Any]:
         readable = select.poll()
         readable.register(self._stdout, select.POLLIN)
-        watch = _MEMORY_WATCH_SECONDS_MEASURING if verb.startswith(("measure", "canary")) else _MEMORY_WATCH_SECONDS
+        measuring = verb.startswith(("measure", "stream", "canary"))
+        watch = _MEMORY_WATCH_SECONDS_MEASURING if measuring else _MEMORY_WATCH_SECONDS
         while True:
             message = self._decoder.next_message()
             if message is not None:
@@ -270,9 +292,11 @@ class AgentProcess:
 
     # ---------------------------------------------------------------- the end
 
-    def _guarded(self, stage: Stage | None, verb: str, act: Callable[[float], dict[str, Any]]) -> dict[str, Any]:
+    def _guarded(
+        self, stage: Stage | None, verb: str, act: Callable[[float], dict[str, Any]], more_seconds: float = 0.0
+    ) -> dict[str, Any]:
         """``act(deadline)``; whatever ends it early ends the agent too, for what comes next on the pipe could not be trusted."""
-        seconds = self.limits.of(verb)
+        seconds = self.limits.of(verb) + more_seconds
         doing = _DOING_WITHOUT_A_STAGE.get(verb) or _DOING[stage]
         try:
             return act(time.monotonic() + seconds)

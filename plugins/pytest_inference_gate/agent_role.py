@@ -12,6 +12,7 @@ from .accelerators import MARKERS, target_markers
 from .cases import Case
 from .errors import GateError
 from .outcome import Outcome, Stage, StageFailed
+from .source_formats import source_format
 
 if TYPE_CHECKING:
     from .agent_process import AgentProcess, Limits
@@ -122,7 +123,7 @@ class AgentRole:
             raise StageFailed(Outcome("unsupported", stage, reason))
         if case.precision not in backend.get(precisions, ()):
             raise StageFailed(Outcome("unsupported", stage, f"{case.backend} has no precision {case.precision}"))
-        source = case.card.checkpoint.format
+        source = source_format(case.card.checkpoint)
         if convert and from_source and not self.takes(case.backend, source):
             reason = f"{self.target.name} has no converter from {source} to {case.backend}"
             why = backend.get("conversion_reason")

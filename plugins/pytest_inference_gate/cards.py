@@ -21,6 +21,7 @@ from .detection_card import Detection, Task, detection_problems
 from .errors import CardError
 from .limits_card import Limits, limit_problems
 from .measuring_card import Measuring, measuring_problems
+from .stream_card import StreamSection, stream_problems
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time
@@ -31,11 +32,13 @@ DEFAULT_EVALUATION_COUNT = 64
 
 _NAME_PATTERN = r"^[a-z0-9][a-z0-9_.]*$"
 _SHA256_PATTERN = r"^[0-9a-f]{64}$"
+_SHA256_PREFIX_PATTERN = r"^[0-9a-f]{8,63}$"
 _MD5_PATTERN = r"^[0-9a-f]{32}$"
 _FUNCTION_PATTERN = r"^(keras\.applications|torchvision\.models)\.[A-Za-z0-9_.]+$"
 _PATTERNS_IN_WORDS = {
     _NAME_PATTERN: "lower-case letters, digits, '_' and '.', beginning with a letter or a digit",
     _SHA256_PATTERN: "64 lower-case hexadecimal digits",
+    _SHA256_PREFIX_PATTERN: "8 to 63 lower-case hexadecimal digits, the first ones of a SHA-256",
     _MD5_PATTERN: "32 lower-case hexadecimal digits",
     _FUNCTION_PATTERN: "the dotted name of a constructor in keras.applications or torchvision.models, such as "
     "'keras.applications.MobileNetV2' or 'torchvision.models.mobilenet_v2'",
@@ -79,6 +82,9 @@ class Checkpoint(CardSection):
     file: NonEmpty | None = None
     url: NonEmpty | None = None
     sha256: Sha256 | None = None
+    sha256_prefix: Annotated[str, StringConstraints(pattern=_SHA256_PREFIX_PATTERN)] | None = (
+        None  # as in PyTorch's names of files
+    )
     md5: Annotated[str, StringConstraints(pattern=_MD5_PATTERN)] | None = None  # where the publisher gives no SHA-256
     member: NonEmpty | None = None  # the path inside the archive
     architecture: Architecture | None = None
@@ -210,6 +216,7 @@ class ModelCard(CardSection):
     options: BackendOptions = BackendOptions()
     batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     threads: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+    stream: StreamSection | None = None
     path: Path = Field(exclude=True)  # the card's own file
 
     @property
@@ -258,6 +265,7 @@ def load_card(
         *detection_problems(card),
         *measuring_problems(card),
         *_scaling_problems(card, extra_scalings),
+        *stream_problems(card.stream, card.directory),
     ]
     if problems:
         raise _card_error(path, problems)
@@ -472,7 +480,7 @@ def _checkpoint_problems(checkpoint: Checkpoint) -> Iterable[Problem]:
     if checkpoint.format == "seeded":
         if checkpoint.seed is None:
             yield "checkpoint.seed", "found nothing; a seeded checkpoint needs the seed that its weights are drawn from"
-        for name in ("file", "url", "sha256", "md5", "member"):
+        for name in ("file", "url", "sha256", "sha256_prefix", "md5", "member"):
             if getattr(checkpoint, name) is not None:
                 yield f"checkpoint.{name}", "found a value, expected none: a seeded checkpoint has no file"
     elif checkpoint.seed is not None:
@@ -526,7 +534,7 @@ def _checkpoint_problems(checkpoint: Checkpoint) -> Iterable[Problem]:
 
 _EXAMPLES = ("keras.applications.MobileNetV2", "torchvision.models.mobilenet_v2")
 _WEIGHT_ARGUMENTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
-_TORCH_BACKENDS = ("torch", "torch2trt")
+_TORCH_BACKENDS = ("torch", "torch2trt", "onnxruntime", "tensorrt")
 
 
 def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
@@ -548,8 +556,8 @@ def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
         if backend in BACKENDS and backend not in _TORCH_BACKENDS:
             yield (
                 _dotted(("backends", backend)),
-                f"found a backend that takes no architecture of torchvision, expected {' or '.join(_TORCH_BACKENDS)}; "
-                "others take the model as an ONNX file",
+                f"found a backend that takes no architecture of torchvision, expected {', '.join(_TORCH_BACKENDS)}; "
+                "those of TensorFlow read no checkpoint of PyTorch",
             )
 
 

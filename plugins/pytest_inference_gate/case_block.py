@@ -8,6 +8,7 @@ from typing import Any
 
 from .judging import CaseRecord, build_names
 from .results import CaseResult, LatencyResult
+from .stream_results import StreamResult
 
 CASE_SCHEMA = "inference-gate-case/1"
 KEPT_ROUNDS = 200  # of each replicate: enough to draw its distribution, and small enough to commit
@@ -51,8 +52,14 @@ def case_block(record: CaseRecord, result: CaseResult) -> dict[str, Any]:
         **({"detection": asdict(result.detection.figures)} if result.detection else {}),
         "builds": build_names(record.builds) if record.wanted_builds is not None else [],
         "replicate_builds": list(latency.replicate_builds),
+        **({} if result.stream is None else {"stream": stream_block(result.stream)}),
         "coverage": result.coverage.found.as_dict() if result.coverage and result.coverage.found else None,
     }
+
+
+def stream_block(stream: StreamResult) -> dict[str, Any]:
+    """The figures of a stream, plain JSON."""
+    return {**asdict(stream), "remarks": list(stream.remarks)}
 
 
 def _of_pictures(latency: LatencyResult) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from .backends import CPU
 from .build_results import node_counts
 from .limits import Figure, judge_limits
 from .results import CaseResult
+from .stream_limits import stream_figures
 from .thread_scaling import note_thread_speedups, one_thread_cases, scaling_key
 from .verdict import Verdict
 from .wording import counted, in_words
@@ -54,7 +55,9 @@ def _figures(result: CaseResult, record: CaseRecord) -> dict[str, Figure]:
             if len(nodes) == len(record.builds)
             else Figure(None, "nothing tells how many nodes its graph has after the conversion")
         )
-    if result.latency is not None:
+    if result.stream is not None:
+        found |= stream_figures(result.stream)
+    if result.latency is not None and result.stream is None:  # a stream's durations are frames, and not inferences
         # Figures of a disturbed machine count too: it is slower, so that what is within its limit there is so anywhere.
         remark = "" if result.latency.invalid is None else "measured while the machine was disturbed"
         first, peak = result.latency.first_inference, result.peak_rss_bytes
@@ -70,7 +73,7 @@ def _figures(result: CaseResult, record: CaseRecord) -> dict[str, Figure]:
 
 def _speedup(result: CaseResult, one: CaseResult | None, cores: float | None) -> dict[str, Figure]:
     """That of the case's threads, where it has more than one."""
-    if result.threads == 1 or result.latency is None:
+    if result.threads == 1 or result.latency is None or result.stream is not None:
         return {}
     if result.thread_speedup is not None:
         crowded = cores is not None and result.threads > cores

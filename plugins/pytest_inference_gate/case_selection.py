@@ -18,6 +18,9 @@ from .hookspecs import BackendExtension
 from .matrix import build_cases, embedded_models
 from .options import Settings, parse_share
 
+STREAM_FIXTURE = "gate_stream_of_case"  # which none but the fixture ``stream`` asks for: a project may have one of that name
+NO_CASE = "no case of this kind"
+
 Scalings = Mapping[str, Callable[[Any], Any]]
 
 
@@ -30,7 +33,7 @@ class WantedCase:
     items: list[pytest.Item] = field(default_factory=list)
     artifact: bool = False
     accuracy: bool = False
-    latency: bool = False
+    latency: bool = False  # of a stream's case: of its frames
     builds: int | None = None
 
     @property
@@ -70,6 +73,7 @@ class CaseSelection:
                     threads=settings.threads,
                     known_backends=self._backends,
                     boards=[name for name, _ in settings.boards] or [None],
+                    stream=settings.stream,
                 )
             except GateError as error:
                 raise pytest.UsageError(str(error)) from None
@@ -84,7 +88,12 @@ class CaseSelection:
         try:
             cards = self._load_cards([folder])
             cases = build_cases(
-                cards, select=["*"], batches=settings.batches, threads=settings.threads, known_backends=self._backends
+                cards,
+                select=["*"],
+                batches=settings.batches,
+                threads=settings.threads,
+                known_backends=self._backends,
+                stream=settings.stream,
             )
         except GateError as error:
             raise pytest.UsageError(f"--gate-against-models: {error}") from None
@@ -113,15 +122,21 @@ class CaseSelection:
         return cards
 
     def parametrize(self, metafunc: pytest.Metafunc) -> None:
-        """Give the test one parameter for each case, with the marker of its device."""
+        """Give the test one parameter for each case, with the marker of its device: of streams where it asks for ``stream``, else of the
+        others. Where there is none, :func:`without_cases` leaves the test out."""
         try:
             cases = self.cases.values()
         except pytest.UsageError as error:
             # Raised here, it would be a collection error with a traceback for each module: it is told once, by require_cases.
             self._unusable = error
             return
-        parameters = [pytest.param(case.test_id, id=case.test_id, marks=getattr(pytest.mark, case.device)) for case in cases]
-        metafunc.parametrize("gate_case_id", parameters, indirect=True)
+        of_streams = STREAM_FIXTURE in metafunc.fixturenames
+        parameters = [
+            pytest.param(case.test_id, id=case.test_id, marks=getattr(pytest.mark, case.device))
+            for case in cases
+            if (case.stream is not None) == of_streams
+        ]
+        metafunc.parametrize("gate_case_id", parameters or [NO_CASE], indirect=True)
 
     def require_cases(self) -> None:
         """Raise what kept a test from its cases. To be called before any test is deselected."""
@@ -141,11 +156,17 @@ class CaseSelection:
             wanted.items.append(item)
             wanted.artifact |= "artifact" in names or "runner" in names
             wanted.accuracy |= "accuracy" in names
-            wanted.latency |= "latency" in names
-            if "latency" in names and "benchmark" in names:
+            measured = "latency" in names or STREAM_FIXTURE in names
+            wanted.latency |= measured
+            if measured and "benchmark" in names:
                 self.clocks[item.nodeid] = benchmark_adapter.add_clock(item)
         if not self._config.option.collectonly:
             self._require_measuring()
+        if self._settings.sustained is not None and not any(one.case.stream for one in self.wanted.values()):
+            raise pytest.UsageError(
+                "--gate-sustained lets streams go on, and no test of a stream is selected: give cards a [stream] table, or name a "
+                "source with --gate-stream"
+            )
 
     def _builds(self, case: Case) -> int | None:
         info = self._backends.get(case.backend)
@@ -172,6 +193,13 @@ class CaseSelection:
             return self._settings.tolerance
         marked = next((value for item in wanted.items if (value := _marked_tolerance(item)) is not None), None)
         return marked or tolerance_for(wanted.case).latency or self._settings.default_tolerance
+
+
+def without_cases(collected: object) -> object:
+    """What was collected of one function, but for a test that no case is for: a suite without streams shows no test of streams."""
+    if not isinstance(collected, list):
+        return collected
+    return [one for one in collected if not (isinstance(one, pytest.Item) and case_id_of(one) == NO_CASE)]
 
 
 def case_id_of(item: pytest.Item) -> str | None:

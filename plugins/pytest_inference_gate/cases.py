@@ -7,15 +7,17 @@ from typing import Any
 
 from .backends import CPU
 from .cards import ModelCard, PrecisionTolerance
+from .stream_source import StreamSetting
 
 
 @dataclass(frozen=True, repr=False)
 class Case:
     """model x backend x precision x batch x threads x device (x variant).
 
-    ``device`` is the name of the marker that selects the case: one of :data:`backends.Device`, or the marker that a plugin gave its
-    backend. ``device_in_id``: it is not the first device of the backend, so that the id has to say which one it is. ``board`` is the
-    name of the board that the case is about, in a run with several: no part of the id, since a baseline is one board's anyway.
+    ``device`` is the name of the marker that selects the case: one of :data:`backends.Device`, or the marker that a plugin gave
+    its backend. ``device_in_id``: it is not the first device of the backend, so that the id has to say which one it is. ``board``
+    is the name of the board that the case is about, in a run with several: no part of the id, since a baseline is one board's
+    anyway. ``stream`` makes it a stream's: its rounds are frames, from decoding to the answer.
     """
 
     card: ModelCard
@@ -27,6 +29,7 @@ class Case:
     device: str = CPU
     device_in_id: bool = False
     board: str | None = None
+    stream: StreamSetting | None = None
 
     @property
     def id(self) -> str:
@@ -36,6 +39,8 @@ class Case:
             parts.append(self.variant)
         if self.device_in_id:
             parts.append(self.device)
+        if self.stream is not None:
+            parts.append(self.stream.suffix)
         return "-".join(parts)
 
     @property
@@ -46,6 +51,11 @@ class Case:
     @property
     def model(self) -> str:
         return self.card.name
+
+    @property
+    def pictures(self) -> int:
+        """Through how many pictures its rounds go in turn; a stream's are frames, and have their own order."""
+        return 1 if self.stream is not None else self.card.measuring.pictures
 
     @property
     def options(self) -> dict[str, Any]:

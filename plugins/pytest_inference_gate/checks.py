@@ -16,6 +16,7 @@ from .judging import CaseRecord
 from .report import messages
 from .report.plots import can_show
 from .results import CaseResult, LatencyResult
+from .stream_results import StreamResult
 from .verdict import Verdict, effect
 
 
@@ -218,3 +219,17 @@ class LatencyCheck(_Check):
         self._end_for_limits()
         if self.result.latency.verdict is not None:
             self._end(self.result.latency.verdict, self._messages.latency)
+
+
+class StreamCheck(LatencyCheck):
+    """``stream`` holds the figures of the frames, ``None`` where the case did not come so far; ``figures`` are those of the frame times."""
+
+    @property
+    def stream(self) -> StreamResult | None:
+        return self.result.stream
+
+    @property
+    def answers(self) -> tuple[int, ...]:
+        """Of the first replicate, one for each frame: the class on top, or the number of detections."""
+        found = [replicate.stream.answers for replicate in self._record.all_replicates if replicate.stream is not None]
+        return found[0] if found else ()

@@ -33,14 +33,14 @@ class Baseline:
 
     def timed(self, case: Case) -> list[BaselineCase]:
         """Those of :meth:`cases` whose latency may be compared with that of ``case``: measured on as many pictures."""
-        return [found for found in self.cases(case.id) if found.pictures == case.card.measuring.pictures]
+        return [found for found in self.cases(case.id) if found.pictures == case.pictures]
 
     def other_pictures(self, case: Case) -> str | None:
         """Why none of the sessions that have the case may be compared with: one sentence, ``None`` where one may, or none has it."""
         found = self.cases(case.id)
         if not found or self.timed(case):
             return None
-        there, here = counted(found[-1].pictures, "picture"), counted(case.card.measuring.pictures, "picture")
+        there, here = counted(found[-1].pictures, "picture"), counted(case.pictures, "picture")
         return (
             f"its rounds go through {here} in this run and went through {there} in the baseline, which are not compared: "
             "record a new baseline with --benchmark-save=NAME, or set measuring.pictures of the card back"

@@ -55,6 +55,8 @@ def load_images(source: DataSource, card: ModelCard, fetched: FetchedData | None
     ``fetched`` is what :func:`zoo.fetch_data` gave; it may be left out for files beside the card and for seeded pictures. Raises
     :class:`EvaluationDataError` with the file and the row at fault.
     """
+    if card.task == "classification":
+        _label_names(card)  # a list that does not fit the card is told, whoever uses the names
     if source.seed is not None and source.count is not None:
         return seeded_images(card, source.count, source.seed)
     if fetched is None or fetched.path is None:

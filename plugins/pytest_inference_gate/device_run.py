@@ -7,6 +7,7 @@ run, which may have other devices.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from .accuracy import FLOAT_REFERENCE, OTHER_STACK, compare_predictions
 from .agent.telemetry import REPLICATES_WITH_TELEMETRY
 from .agent_role import AgentRole, RunningAgents
 from .artifacts import StoredArtifact
+from .cards import BUILT_IN_SCALINGS
 from .case_selection import WantedCase
 from .cases import Case
 from .coco_evaluation import require_pycocotools
@@ -27,6 +29,7 @@ from .detection_run import DetectionMetric, DetectionRun, detect
 from .devices import Condition
 from .errors import GateError
 from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
+from .label_count import check_loaded, check_values
 from .machine_watch import MachineWatch
 from .outcome import OK, Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
@@ -36,6 +39,8 @@ from .progress import Progress
 from .sequential import EARLIEST
 from .side_by_side import Task, jobs_here, side_by_side
 from .stack_preparations import StackPreparations
+from .stream_measuring import frames_wanted, stream_replicate, sustain
+from .stream_source import StreamSetting, stream_arguments
 from .sweep import Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
 
 if TYPE_CHECKING:
@@ -230,8 +235,12 @@ class DeviceRun:
 
     def _fetch_and_prepare(self, one: WantedCase) -> None:
         self._preparations.own.checkpoint(one.case.card)
+        if one.case.stream is not None:
+            self._find_stream(one.case, one.case.stream)
+            if not one.accuracy:
+                return
         inputs, wanted = self._preparations.own.evaluation_inputs(one.case.card), one.case.card.measuring.pictures
-        if one.latency and inputs.count < wanted:
+        if one.latency and one.case.stream is None and inputs.count < wanted:
             message = (
                 f"{one.case.card.path}: measuring.pictures asks for rounds on {wanted} pictures, and the evaluation set has "
                 f"{inputs.count}: lower it, or add pictures to the set"
@@ -242,6 +251,21 @@ class DeviceRun:
                 require_pycocotools()  # now, and not when everything is converted
             except GateError as error:
                 raise StageFailed(Outcome("fetch_error", "fetch", str(error))) from None
+
+    def _find_stream(self, case: Case, setting: StreamSetting) -> None:
+        record = self.records[case.id]
+        scaling = case.card.preprocessing.scaling
+        camera = setting.section.camera
+        if scaling not in BUILT_IN_SCALINGS:
+            why = f"the scaling {scaling!r} is a hook's, which runs in the pytest process alone and not beside a stream's model"
+        elif self._device.runtime.target.recording is not None:
+            why = "a bundle has no streams: reach the board by ssh"
+        elif camera is not None and self._device.other is not None:
+            why = f"two stacks cannot take turns at {setting.section.source}, which never shows a frame twice: give a video"
+        else:
+            record.source = self._preparations.stream_source(case.card, setting)
+            return
+        raise StageFailed(Outcome("unsupported", "fetch", why))
 
     def _conversions_of(self, one: WantedCase) -> list[Task]:
         tasks = [self._task(one, partial(self._convert, one))]
@@ -265,7 +289,8 @@ class DeviceRun:
         stack = self._device.other
         assert stack is not None and self._preparations.other is not None
         try:
-            self._preparations.other.evaluation_inputs(case.card)
+            if case.stream is None:
+                self._preparations.other.evaluation_inputs(case.card)
             preparation = self._preparations.of(case, own=False)
             other.artifact = _checked(preparation.artifact(case, stack.runtime))
             other.further = _further_builds(preparation, case, stack.runtime, self.records[case.id].wanted_builds)
@@ -279,7 +304,10 @@ class DeviceRun:
         put = self._device.runtime.target.put
         for artifact in self.records[one.case.id].builds:
             put(artifact.payload)
-        put(self._preparations.own.evaluation_inputs(one.case.card).path)
+        if one.case.stream is not None:
+            self._stream_arguments(self.records[one.case.id], one.case, self._device.runtime)
+        if one.case.stream is None or one.accuracy:
+            put(self._preparations.own.evaluation_inputs(one.case.card).path)
 
     def _predict(self, case: Case) -> None:
         """Figures and metrics; the predictions themselves are not kept, since those of all cases may be larger than the memory."""
@@ -361,7 +389,7 @@ class DeviceRun:
         target = role.target
         there = target.place_for(found)
         with role.start(log_name) as agent:
-            agent.load(load_arguments(case, artifact, target.put))
+            check_loaded(case, agent.load(load_arguments(case, artifact, target.put)))
             coverage = runtime_coverage(agent.predict(predict_arguments(case, target.put(inputs.path), there)), "predict")
         if coverage is not None:
             told.append(coverage)
@@ -371,6 +399,7 @@ class DeviceRun:
         except ValueError as error:
             raise StageFailed(Outcome("run_error", "predict", f"the agent's predictions cannot be read: {error}")) from None
         found.unlink()
+        check_values(case, math.prod(predictions[0].shape[1:]), "predict")
         return predictions
 
     def _metric(self, name: str, predictions: numpy.ndarray[Any, Any], labels: numpy.ndarray[Any, Any] | None) -> float:
@@ -393,11 +422,15 @@ class DeviceRun:
         with MachineWatch(self._device.runtime) as watch:
             self._measure_all(cases, order, watch)
             watch.read()
+            with self._phase("sustain") if self._settings.sustained is not None else contextlib.nullcontext():
+                self._sustain(cases)
+                watch.read_now_and_then()
         # Of a board nothing can be read in this process: there it is what its own watch saw first and last.
         self.condition_before = before or watch.before
         self.condition_after = watch.after if before is None else Condition.now()
         self.canary = watch.as_dict()
         self.notes += watch.remarks
+        self.notes += stream_remarks(self.records[case.id] for case in cases)
         self.notes += telemetry_remarks(replicate for case in cases for replicate in self.records[case.id].all_replicates)
         for case in cases:
             if self.records[case.id].measured:
@@ -479,27 +512,73 @@ class DeviceRun:
 
     def _measure_alone(self, record: CaseRecord) -> None:
         assert record.artifact is not None
-        inputs = self._preparations.own.evaluation_inputs(record.case.card)
-        log_name = f"{record.case.id}.measure-{record.measured + 1}"
-        runtime = self._device.runtime
+        case, runtime = record.case, self._device.runtime
+        log_name = f"{case.id}.measure-{record.measured + 1}"
         build = record.measured % len(record.builds)
         with_telemetry = record.measured < REPLICATES_WITH_TELEMETRY
-        replicate = measure_replicate(
-            runtime, record.case, record.builds[build], inputs, self.plan, log_name, with_telemetry=with_telemetry
-        )
+        if case.stream is not None:
+            arguments = self._stream_arguments(record, case, runtime)
+            frames = frames_wanted(self._settings.rounds, case.stream.section.maximum_frames)
+            replicate = stream_replicate(
+                runtime, case, record.builds[build], arguments, self.plan, frames, log_name, with_telemetry=with_telemetry
+            )
+        else:
+            inputs = self._preparations.own.evaluation_inputs(case.card)
+            replicate = measure_replicate(
+                runtime, case, record.builds[build], inputs, self.plan, log_name, with_telemetry=with_telemetry
+            )
         record.replicates.append(replace(replicate, build=build))
+
+    def _stream_arguments(self, record: CaseRecord, case: Case, role: AgentRole) -> dict[str, Any]:
+        assert case.stream is not None and record.source is not None
+        return stream_arguments(case, case.stream, record.source, role.target.put)
+
+    def _sustain(self, cases: Sequence[Case]) -> None:
+        """A long run of each stream, beside its replicates: heat has the time to show."""
+        seconds = self._settings.sustained
+        streams = [case for case in cases if case.stream is not None and self.records[case.id].outcome.ok]
+        for number, case in enumerate(streams if seconds is not None else (), start=1):
+            assert seconds is not None
+            record, runtime = self.records[case.id], self._device.runtime
+            self._progress.step(f"stream {number} of {len(streams)} for {seconds:g} s: {case.id}")
+
+            def progress(message: str, case: Case = case) -> None:
+                self._progress.step(f"{case.id}: {message}")
+
+            try:
+                record.sustained = sustain(
+                    runtime,
+                    case,
+                    record.builds[0],
+                    self._stream_arguments(record, case, runtime),
+                    self.plan,
+                    seconds,
+                    f"{case.id}.sustained",
+                    progress,
+                )
+            except StageFailed as failure:
+                self._fail(case.id, failure.outcome)
 
     def _measure_pair(self, record: CaseRecord) -> None:
         other, stack = record.other, self._device.other
         assert other is not None and other.case is not None and other.artifact is not None
         assert record.artifact is not None and stack is not None and self._preparations.other is not None
-        inputs = self._preparations.own.evaluation_inputs(record.case.card)
-        other_inputs = self._preparations.other.evaluation_inputs(other.case.card)
+        own_runtime, other_runtime = self._device.runtime, stack.runtime
+        inputs = other_inputs = frames = other_frames = None
+        if record.case.stream is not None:
+            # The other side's card says how its model sees a frame; which frames there are, and how they come, is the same for both.
+            unpaced = {"pace": "none", "budget_frames_per_second": None}
+            frames = {**self._stream_arguments(record, record.case, own_runtime), **unpaced}
+            other_case = replace(other.case, stream=record.case.stream)
+            other_frames = {**self._stream_arguments(record, other_case, other_runtime), **unpaced}
+        else:
+            inputs = self._preparations.own.evaluation_inputs(record.case.card)
+            other_inputs = self._preparations.other.evaluation_inputs(other.case.card)
         build, other_build = record.measured % len(record.builds), record.measured % len(other.builds)
         try:
             pair = measure_pair(
-                Side(self._device.runtime, record.case, record.builds[build], inputs),
-                Side(stack.runtime, other.case, other.builds[other_build], other_inputs),
+                Side(own_runtime, record.case, record.builds[build], inputs, frames),
+                Side(other_runtime, other.case, other.builds[other_build], other_inputs, other_frames),
                 record.measured,
                 Plan(self.plan.warm_up, WARM_UP_ROUNDS),
                 BlockPlan.of(self._settings.rounds),
@@ -514,6 +593,12 @@ class DeviceRun:
         other.ran = True
         candidate, reference = replace(pair.candidate, build=build), replace(pair.reference, build=other_build)
         record.pairs.append(replace(pair, candidate=candidate, reference=reference))
+
+
+def stream_remarks(records: Iterable[CaseRecord]) -> list[str]:
+    """What is to be said of the frames, once for each source."""
+    streams = [one.stream for record in records for one in record.all_replicates if one.stream is not None]
+    return list(dict.fromkeys(remark for stream in streams for remark in stream.remarks))
 
 
 def _further_builds(preparation: Preparation, case: Case, runtime: AgentRole, wanted: int | None) -> list[FurtherBuild]:

@@ -20,7 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from .artifacts import StoredArtifact
     from .cases import Case
-    from .checks import AccuracyCheck, LatencyCheck
+    from .checks import AccuracyCheck, LatencyCheck, StreamCheck
     from .gate_session import GateSession
     from .runner import Runner
     from .zoo import FetchedCheckpoint
@@ -85,3 +85,18 @@ def latency(case: Case, gate: GateSession, request: pytest.FixtureRequest) -> La
     Errors where the run compares and there is no baseline for the case.
     """
     return gate.latency_check(case, request.node)
+
+
+@pytest.fixture
+def gate_stream_of_case(case: Case) -> Case:
+    """The case at hand, which is a stream's: a test gets those, and no others, by asking for ``stream``. Scope: function."""
+    return case
+
+
+@pytest.fixture
+def stream(gate_stream_of_case: Case, gate: GateSession, request: pytest.FixtureRequest) -> StreamCheck:
+    """The case's stream of frames, measured in the sweep and judged: ``replay_into(benchmark)``, ``check()``, ``figures``. Scope: function.
+
+    Only cards with a ``[stream]`` table have such cases, or all with ``--gate-stream``; without any the test is not collected.
+    """
+    return gate.stream_check(gate_stream_of_case, request.node)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -21,7 +21,7 @@ from .build_decision import rebuilding_notices
 from .bundle_command import Export
 from .case_selection import CaseSelection, case_id_of
 from .cases import Case
-from .checks import AccuracyCheck, LatencyCheck, Messages
+from .checks import AccuracyCheck, LatencyCheck, Messages, StreamCheck
 from .comparison import load_baseline
 from .coverage import coverage_notices
 from .decision import correct_for_family
@@ -39,6 +39,8 @@ from .run_environment import DeviceUnderTest, RunEnvironment, open_environment
 from .session_saver import SessionSaver
 from .stack_preparations import StackPreparations
 from .verdict import gate_is_red
+
+_LatencyCheck = TypeVar("_LatencyCheck", bound=LatencyCheck)
 
 if TYPE_CHECKING:
     from .published import PublishedFigure
@@ -286,8 +288,15 @@ class GateSession:
 
     def latency_check(self, case: Case, node: pytest.Item) -> LatencyCheck:
         """Fails the test where the run compares and the baseline does not have the case."""
+        return self._latency_check(LatencyCheck, case, node)
+
+    def stream_check(self, case: Case, node: pytest.Item) -> StreamCheck:
+        """Likewise of a stream's case."""
+        return self._latency_check(StreamCheck, case, node)
+
+    def _latency_check(self, kind: type[_LatencyCheck], case: Case, node: pytest.Item) -> _LatencyCheck:
         record = self._record(case)
-        check = LatencyCheck(
+        check = kind(
             self.results[case.test_id],
             record,
             self.selection.clocks.get(node.nodeid),

@@ -12,15 +12,21 @@ from .agent_role import AgentRole
 from .backends import BACKENDS
 from .cases import Case
 from .outcome import Outcome, StageFailed
+from .source_formats import source_format
 
 
 @dataclass(frozen=True)
 class Intermediate:
-    """A ``format`` of checkpoints that ``backend`` makes, in float; ``takes`` is what has to be installed for that."""
+    """A ``format`` of checkpoints that ``backend`` makes, in float; ``takes`` is what has to be installed for that, and
+    ``takes_of_torchvision`` where the architecture is one of torchvision."""
 
     format: str
     backend: str
     takes: str
+    takes_of_torchvision: str
+
+    def needs(self, case: Case) -> str:
+        return self.takes_of_torchvision if _is_of_torchvision(case) else self.takes
 
     def case(self, case: Case) -> Case:
         """The case whose artifact it is."""
@@ -28,9 +34,15 @@ class Intermediate:
 
 
 INTERMEDIATES = (
-    Intermediate("onnx", "onnxruntime", "TensorFlow, tf2onnx and onnx"),
-    Intermediate("saved_model", "tensorflow", "TensorFlow"),
+    Intermediate("onnx", "onnxruntime", "TensorFlow, tf2onnx and onnx", "PyTorch, torchvision and onnx"),
+    Intermediate("saved_model", "tensorflow", "TensorFlow", "TensorFlow"),
 )
+_READ_TORCHVISION = ("torch", "torch2trt")
+
+
+def _is_of_torchvision(case: Case) -> bool:
+    architecture = case.card.checkpoint.architecture
+    return architecture is not None and architecture.is_of_torchvision
 
 
 def choose_intermediate(case: Case, builder: AgentRole, converter: AgentRole) -> Intermediate | None:
@@ -38,7 +50,7 @@ def choose_intermediate(case: Case, builder: AgentRole, converter: AgentRole) ->
 
     Raises :class:`StageFailed` (``unsupported``) with what is missing where.
     """
-    source = case.card.checkpoint.format
+    source = source_format(case.card.checkpoint)
     if builder.takes(case.backend, source):
         return None
     reasons = []
@@ -57,8 +69,8 @@ def choose_intermediate(case: Case, builder: AgentRole, converter: AgentRole) ->
     else:
         intermediate, reason = reasons[0]
         message = (
-            f"{there}, but from {intermediate.format}, which cannot be made of it: {reason}; install {intermediate.takes} where models are"
-            " converted, or name another Python with --gate-convert-with"
+            f"{there}, but from {intermediate.format}, which cannot be made of it: {reason}; install {intermediate.needs(case)} where"
+            " models are converted, or name another Python with --gate-convert-with"
         )
     raise StageFailed(Outcome("unsupported", "convert", message))
 
@@ -69,9 +81,12 @@ def choose_portable(case: Case, converter: AgentRole) -> Intermediate | None:
     Raises :class:`StageFailed` (``unsupported``) where ``converter`` cannot make that of the checkpoint.
     """
     info = BACKENDS.get(case.backend)
-    checkpoint = case.card.checkpoint
-    of_torchvision = checkpoint.architecture is not None and checkpoint.architecture.is_of_torchvision  # it becomes nothing else
-    if info is None or not info.portable_sources or checkpoint.format in info.portable_sources or of_torchvision:
+    source = source_format(case.card.checkpoint)
+    if info is None or not info.portable_sources or source in info.portable_sources:
+        return None
+    if case.backend in _READ_TORCHVISION and _is_of_torchvision(
+        case
+    ):  # as it is: the board has torchvision, or cannot do without
         return None
     intermediate = next(one for one in INTERMEDIATES if one.format in info.portable_sources)
     try:
@@ -79,7 +94,7 @@ def choose_portable(case: Case, converter: AgentRole) -> Intermediate | None:
     except StageFailed as failure:
         message = (
             f"a board of which nothing is known yet builds {case.backend} from {intermediate.format}, which cannot be made of"
-            f" {checkpoint.format} here: {failure.outcome.message}; install {intermediate.takes} where models are converted, or name"
+            f" {source} here: {failure.outcome.message}; install {intermediate.needs(case)} where models are converted, or name"
             " another Python with --gate-convert-with"
         )
         raise StageFailed(Outcome("unsupported", "convert", message)) from None

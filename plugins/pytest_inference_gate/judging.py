@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TypeVar
 
 from .accuracy import FLOAT_REFERENCE, AccuracyDecision, AccuracyFigures, judge_accuracy
 from .artifacts import StoredArtifact, digest_of
+from .baselines import BaselineCase
 from .build_decision import Built, decide_build_pairs, decide_builds
 from .build_results import build_remarks, engine_count, node_counts
 from .cases import Case, tolerance_for
@@ -29,6 +30,8 @@ from .outcome import OK, Outcome
 from .paired_decision import decide_pairs
 from .paired_measuring import ProcessPair
 from .results import AccuracyResult, ArtifactResult, CaseResult, CoverageResult, DetectionResult, Replicate, summarize_replicates
+from .stream_results import StreamRecord, StreamResult, summarize_stream
+from .stream_source import StreamSource
 from .verdict import Verdict, of_outcome, worst
 
 
@@ -47,8 +50,8 @@ class FurtherBuild:
 class OtherSide:
     """What the other stack made of the case, in a run that measures two in turns. ``ran``: it has predicted or was measured.
 
-    ``case`` is the case as the other side's card has it, ``None`` where it has none of that name; ``told`` is what its runtime said of the
-    coverage when it predicted; ``further`` are builds beside ``artifact``.
+    ``case`` is the case as the other side's card has it, ``None`` where it has none of that name; ``told`` is what its runtime
+    said of the coverage when it predicted; ``further`` are builds beside ``artifact``.
     """
 
     case: Case | None
@@ -71,7 +74,8 @@ class CaseRecord:
     ``replicates`` were measured alone, ``pairs`` in turns with ``other``; ``compared_with`` says whose predictions the figures were made
     with; ``cost`` is what measuring took so far, in seconds; ``told`` is what the runtime said of the coverage when it predicted.
     ``wanted_builds`` is how many times the model is built, ``None`` where the builder always makes the same; ``further`` are the builds
-    beside ``artifact``, and replicates run them all in turn.
+    beside ``artifact``, and replicates run them all in turn. Of a stream's case, ``source`` is where its frames come from, and
+    ``sustained`` a long run of it, which is no replicate.
     """
 
     case: Case
@@ -89,6 +93,8 @@ class CaseRecord:
     told: list[Coverage] = field(default_factory=list)
     wanted_builds: int | None = None
     further: list[FurtherBuild] = field(default_factory=list)
+    source: StreamSource | None = None
+    sustained: StreamRecord | None = None
 
     @property
     def builds(self) -> list[StoredArtifact]:
@@ -106,7 +112,8 @@ class CaseRecord:
 
 
 def replicates_at_first(record: CaseRecord, wanted: int) -> int:
-    """How many replicates, or pairs, are taken before anything is confirmed: as many as are wanted, and each build equally often."""
+    """How many replicates, or pairs, are taken before anything is confirmed: as many as are wanted, and each build equally
+    often."""
     builds = record.wanted_builds or 1
     return -(-wanted // builds) * builds
 
@@ -114,7 +121,8 @@ def replicates_at_first(record: CaseRecord, wanted: int) -> int:
 def decide_latency(
     record: CaseRecord, baseline: Baseline | None, *, tolerance: float, first: int, final: bool, alpha: float = ALPHA
 ) -> LatencyDecision | None:
-    """What the measurements of a case so far say, and how many more are wanted; ``None`` where there is nothing to compare them with."""
+    """What the measurements of a case so far say, and how many more are wanted; ``None`` where there is nothing to compare them
+    with."""
     if not record.outcome.ok or (record.other is not None and not record.other.outcome.ok):
         return None
     first = replicates_at_first(record, first)
@@ -177,8 +185,9 @@ def judge(
 ) -> CaseResult:
     """The result of one case, verdict included.
 
-    ``baseline`` is ``None`` in a run that compares with none; ``decision`` is latency's, ``None`` where nothing was compared: then only
-    outcome and accuracy are judged. ``invalid`` says why latency cannot be trusted, if so: what happened to the machine while it measured.
+    ``baseline`` is ``None`` in a run that compares with none; ``decision`` is latency's, ``None`` where nothing was compared:
+    then only outcome and accuracy are judged. ``invalid`` says why latency cannot be trusted, if so: what happened to the machine
+    while it measured.
     """
     result = CaseResult.of(record.case)
     result.nodeids = list(record.nodeids)
@@ -213,6 +222,8 @@ def judge(
             cost=record.cost or None,
             replicate_builds=() if record.wanted_builds is None else tuple(one.build for one in record.all_replicates),
         )
+        result.stream = _stream(record)
+        invalid = invalid or _other_stream(result.stream, before)
         peaks = [replicate.peak_rss_bytes for replicate in record.all_replicates if replicate.peak_rss_bytes is not None]
         result.peak_rss_bytes = max(peaks, default=None)
         result.telemetry = summarize_telemetry(
@@ -254,6 +265,29 @@ def judge(
     return result
 
 
+def _stream(record: CaseRecord) -> StreamResult | None:
+    """None for a case that is no stream's."""
+    setting, source = record.case.stream, record.source
+    streams = [replicate.stream for replicate in record.all_replicates if replicate.stream is not None]
+    if setting is None or source is None:
+        return None
+    return summarize_stream(setting, source, streams, record.sustained)
+
+
+def _other_stream(stream: StreamResult | None, before: Sequence[BaselineCase]) -> str | None:
+    """Why the frames of this run cannot be compared with the baseline's: they are others, or came in another way."""
+    if stream is None:
+        return None
+    for case in before:
+        saved = case.extra.get("stream")
+        known = saved if isinstance(saved, Mapping) else {}
+        differ = [name for name, value in stream.settings.items() if known.get(name) != value]
+        if differ:
+            what = {"digest": "other frames", "pace": "another pace", "budget_frames_per_second": "another budget"}
+            return f"the baseline was measured with {what[differ[0]]} than this run, so that their frame times say nothing of each other"
+    return None
+
+
 def _judge_coverage(record: CaseRecord, baseline: Baseline | None) -> CoverageResult | None:
     """None where nothing tells a coverage, and nothing asks for one."""
     found = _of_all_builds(record, record.all_replicates)
@@ -283,7 +317,8 @@ def _of_all_builds(side: CaseRecord | OtherSide, replicates: Sequence[Replicate]
 
 
 def _coverages(artifact: StoredArtifact | None, told: Sequence[Coverage]) -> list[Coverage]:
-    """What the runtime told, each once, completed by what the converter knows; the converter's word alone where the runtime has none."""
+    """What the runtime told, each once, completed by what the converter knows; the converter's word alone where the runtime has
+    none."""
     converter = None if artifact is None else converter_coverage(artifact.provenance)
     if not told:
         return [] if converter is None else [converter]

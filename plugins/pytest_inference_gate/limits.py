@@ -14,7 +14,7 @@ from typing import Literal
 from .atomic_files import size_text
 from .wording import counted, seconds_in_words
 
-Unit = Literal["bytes", "s", "times", "nodes"]
+Unit = Literal["bytes", "s", "nodes", "times", "%", "frames/s"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ KINDS: Mapping[str, LimitKind] = {
     "nodes_after": LimitKind("nodes", "its graph has {} after the conversion"),
     "peak_memory_bytes": LimitKind("bytes", "its process takes {} of memory"),
     "thread_speedup": LimitKind("times", "its threads make it {} as fast as one", least=True),
+    "frames_per_second": LimitKind("frames/s", "the stream goes at {}", least=True),
+    "dropped_share": LimitKind("%", "{} of the stream's frames are dropped in real time"),
+    "sustained_slowdown": LimitKind("%", "the stream is {} slower at the end of its long run"),
 }
 """By the name of the card's key."""
 
@@ -93,4 +96,6 @@ def value_in_words(value: float, unit: str) -> str:
         return seconds_in_words(value)
     if unit == "nodes":
         return counted(round(value), "node")
+    if unit == "%":
+        return f"{100 * value:.3g} %"
     return f"{value:.3g} {unit}"

@@ -13,6 +13,7 @@ from .backends import BACKENDS, KnownBackends, backend_infos, places
 from .cards import ModelCard
 from .cases import Case
 from .errors import GateError
+from .stream_source import StreamOption, stream_settings
 
 
 class NoCasesError(GateError):
@@ -34,17 +35,19 @@ def build_cases(
     threads: Sequence[int] | None = None,
     known_backends: KnownBackends = BACKENDS,
     boards: Sequence[str | None] = (None,),
+    stream: StreamOption | None = None,
 ) -> list[Case]:
     """All cases of ``cards``, board by board and in the cards' order, but for those that ``select`` leaves out.
 
     ``known_backends`` are those with which the cards were loaded; ``boards`` are the names of several boards, each of which has all cases.
+    ``stream`` is what ``--gate-stream`` names: then every card has streams. A stream's frames come one by one, whatever ``batches`` says.
 
     A pattern of ``select`` matches a case's whole id, with or without its board, or its model's name. A card that is not a default one
     takes part only where a pattern matches it. Raises :class:`NoCasesError` where no case is left, and for a pattern that matches nothing.
     """
     cases: list[Case] = []
     unmatched = set(select)
-    of_one = [case for card in cards for case in _cases_of(card, batches, threads, known_backends)]
+    of_one = [case for card in cards for case in _cases_of(card, batches, threads, known_backends, stream)]
     for case in (replace(case, board=board) for board in boards for case in of_one):
         names = (case.id, case.test_id, case.model)
         matching = [pattern for pattern in select if any(fnmatchcase(name, pattern) for name in names)]
@@ -60,13 +63,26 @@ def build_cases(
 
 
 def _cases_of(
-    card: ModelCard, batches: Sequence[int] | None, threads: Sequence[int] | None, known_backends: KnownBackends
+    card: ModelCard,
+    batches: Sequence[int] | None,
+    threads: Sequence[int] | None,
+    known_backends: KnownBackends,
+    stream: StreamOption | None,
+) -> Iterable[Case]:
+    yield from _plain_cases_of(card, batches or card.batches, threads, known_backends)
+    for setting in stream_settings(card, stream):
+        for case in _plain_cases_of(card, [1], threads, known_backends):
+            yield replace(case, stream=setting)
+
+
+def _plain_cases_of(
+    card: ModelCard, batches: Sequence[int], threads: Sequence[int] | None, known_backends: KnownBackends
 ) -> Iterable[Case]:
     infos = backend_infos(known_backends)
     for backend, precisions in card.backends.items():
         info = infos[backend]
         for device, precision in places(info, precisions, card.devices.get(backend, info.devices)):
-            for batch in batches or card.batches:
+            for batch in batches:
                 for count in threads or card.threads:
                     in_id = device != info.devices[0]
                     yield Case(card, backend, precision, batch, count, device=device, device_in_id=in_id)

@@ -16,6 +16,7 @@ import pytest
 
 from . import verdict
 from .report.tables import DEFAULT_TABLE, TABLES
+from .stream_source import StreamOption
 from .targets.bundle_address import PREFIX, BundleAddress
 from .targets.ssh_address import SshAddress, board_names
 
@@ -82,6 +83,12 @@ def parse_seconds(text: str) -> float:
 def parse_budget(text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d+)?", text.strip()) or not 0 < float(text.strip()) <= _LONGEST_TIMEOUT:
         raise _BadValue(f"is not a number of seconds of more than 0 and at most {_LONGEST_TIMEOUT}")
+    return float(text.strip())
+
+
+def parse_duration(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text.strip()) or not 1 <= float(text.strip()) <= _LONGEST_TIMEOUT:
+        raise _BadValue(f"is not a number of seconds of at least 1 and at most {_LONGEST_TIMEOUT}")
     return float(text.strip())
 
 
@@ -198,6 +205,18 @@ OPTIONS: tuple[_Option, ...] = (
     _Option("rounds", "N", "rounds measured in each replicate (default: 50 or more, for at least 0.2 s)", parse_count),
     _Option("warm-up", "SECONDS", "shortest warm-up of a replicate (default: 0.3)", parse_seconds),
     _Option(
+        "stream",
+        "SOURCE",
+        "run every selected model on the frames of a video, a folder of pictures (DIR?frame_rate=30) or a camera (camera:0), besides; "
+        "pace, overlap and budget_frames_per_second may follow, as in scene.mp4?overlap=both&pace=frames",
+    ),
+    _Option(
+        "sustained",
+        "SECONDS",
+        "let each stream go on for so long, and compare its last minute with its first",
+        parse_duration,
+    ),
+    _Option(
         "tolerance",
         "SHARE",
         "how much slower than the baseline is still good, such as 5%% (default: the card's, else 5%%; 3%% in turns)",
@@ -243,6 +262,8 @@ class Settings:
     rebuilds: int
     rounds: int | None
     warm_up: float | None
+    stream: StreamOption | None
+    sustained: float | None  # seconds
     tolerance: float | None  # given on the command line: wins over markers and cards
     default_tolerance: float  # the ini file's, else 5 % or 3 %: where neither marker nor card says anything
     relax: frozenset[str]
@@ -405,6 +426,16 @@ def read_settings(config: pytest.Config) -> Settings:
         text = str(_path(config, texts[0], from_command_line)) if is_path else texts[0]
         return str(_parsed(by_name[name], text, from_command_line))
 
+    def stream() -> StreamOption | None:
+        texts, from_command_line = _texts(config, by_name["stream"])
+        if not texts:
+            return None
+        try:
+            return StreamOption.parse(texts[0], lambda text: _path(config, text, from_command_line))
+        except ValueError as error:
+            where = "--gate-stream" if from_command_line else "ini option gate_stream"
+            raise pytest.UsageError(f"{where}: {texts[0]!r} {error}") from None
+
     models, from_command_line = _texts(config, by_name["models"])
     tolerance, tolerance_from_command_line = _values(config, by_name["tolerance"])
     against = python("against")
@@ -425,6 +456,8 @@ def read_settings(config: pytest.Config) -> Settings:
         rebuilds=one("rebuilds") or 1,
         rounds=one("rounds"),
         warm_up=one("warm-up"),
+        stream=stream(),
+        sustained=one("sustained"),
         tolerance=tolerance[0] if tolerance and tolerance_from_command_line else None,
         default_tolerance=tolerance[0] if tolerance and not tolerance_from_command_line else default_tolerance,
         relax=frozenset(one("relax") or ()),

@@ -1,8 +1,8 @@
 """Measuring two software stacks in turns: a pair of fresh processes that take short blocks of rounds in the order A B B A.
 
 What drifts on the machine (a neighbour, the clock, the temperature) meets both sides of a block alike, so that the ratio of two
-neighbouring blocks hardly knows of it. What differs from process to process (where its memory lies) does not cancel within a pair, which
-is why several pairs of fresh processes are measured, and why the pair, not the block, is the unit of the decision.
+neighbouring blocks hardly knows of it. What differs from process to process (where its memory lies) does not cancel within a
+pair, which is why several pairs of fresh processes are measured, and why the pair, not the block, is the unit of the decision.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from .agent_role import AgentRole
 from .artifacts import StoredArtifact
 from .cases import Case
+from .label_count import check_loaded
 from .outcome import Outcome, StageFailed
 from .preparation import PreparedInputs, load_arguments
 from .results import Replicate
+from .stream_measuring import PAIR_FRAMES, stream_loaded
 from .sweep import Plan, measure_loaded
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ class BlockPlan:
     """How the two processes of a pair take turns.
 
     * ``pairs``: how many blocks each side gets.
-    * A block has ``rounds`` rounds, more of a fast model until it takes ``shortest`` seconds (at most ``most_rounds``), fewer of a slow
-      one so that it does not take much longer than ``longest`` seconds.
+    * A block has ``rounds`` rounds, more of a fast model until it takes ``shortest`` seconds (at most ``most_rounds``), fewer of
+      a slow one so that it does not take much longer than ``longest`` seconds.
     """
 
     pairs: int = 16
@@ -64,18 +66,30 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two stacks with what it shall run: the interpreter for it, the case as it knows it, artifact and inputs."""
+    """One of the two stacks with what it shall run: the interpreter for it, the case as it knows it, artifact and inputs;
+    ``stream`` is what its agent's ``stream`` wants, and takes the place of the inputs."""
 
     role: AgentRole
     case: Case
     artifact: StoredArtifact
-    inputs: PreparedInputs
+    inputs: PreparedInputs | None
+    stream: Mapping[str, Any] | None = None
+
+    def warm_up(self, agent: AgentProcess, plan: Plan, load_seconds: float, pictures: int) -> Replicate:
+        """The warm-up and a few rounds; of a stream, its first frames."""
+        if self.stream is not None:
+            return stream_loaded(agent, self.stream, plan.warm_up, {"minimum": PAIR_FRAMES, "maximum": PAIR_FRAMES}, load_seconds)
+        assert self.inputs is not None
+        return measure_loaded(agent, self.role.target.put(self.inputs.path), plan, load_seconds, pictures=pictures)
+
+    def measure_block(self, agent: AgentProcess, rounds: int, picture: int) -> list[float]:
+        return agent.measure_block(rounds, picture) if self.stream is None else agent.stream_block(rounds)
 
 
 @dataclass(frozen=True)
 class ProcessPair:
-    """What one pair of fresh processes measured. Each ``Replicate`` holds the rounds of all blocks of its side; ``block_ratios`` are the
-    medians of neighbouring blocks divided by each other, candidate / reference; ``seconds`` is what the pair cost.
+    """What one pair of fresh processes measured. Each ``Replicate`` holds the rounds of all blocks of its side; ``block_ratios``
+    are the medians of neighbouring blocks divided by each other, candidate / reference; ``seconds`` is what the pair cost.
     """
 
     candidate: Replicate
@@ -115,7 +129,7 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
     start = time.perf_counter()
     sides = {True: candidate, False: reference}
     names = {True: "candidate", False: "reference"}
-    pictures = candidate.case.card.measuring.pictures  # of both sides: neighbouring blocks are about the same ones
+    pictures = candidate.case.pictures  # of both sides: neighbouring blocks are about the same ones
     agents: dict[bool, AgentProcess] = {}
     warmed: dict[bool, Replicate] = {}
     try:
@@ -123,10 +137,9 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
             side = sides[is_candidate]
             with _as_side(is_candidate):
                 agent = agents[is_candidate] = side.role.start(f"{log_name}.{names[is_candidate]}")
-                put = side.role.target.put
-                loaded = agent.load(load_arguments(side.case, side.artifact, put))
-                inputs = put(side.inputs.path)
-                warmed[is_candidate] = measure_loaded(agent, inputs, warm_up, loaded["seconds"], pictures=pictures)
+                loaded = agent.load(load_arguments(side.case, side.artifact, side.role.target.put))
+                check_loaded(side.case, loaded)
+                warmed[is_candidate] = side.warm_up(agent, warm_up, loaded["seconds"], pictures)
         rounds = blocks.rounds_of(max(one.median for one in warmed.values()), pictures)
         done = {True: 0, False: 0}
 
@@ -134,7 +147,7 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
             picture = done[is_candidate] % pictures
             done[is_candidate] += rounds
             with _as_side(is_candidate):
-                return agents[is_candidate].measure_block(rounds, picture)
+                return sides[is_candidate].measure_block(agents[is_candidate], rounds, picture)
 
         taken = take_turns(measure_block, number, blocks.pairs)
     finally:
@@ -151,7 +164,8 @@ def measure_pair(candidate: Side, reference: Side, number: int, warm_up: Plan, b
 
 
 def take_turns(measure_block: Callable[[bool], list[float]], number: int, pairs: int) -> dict[bool, list[list[float]]]:
-    """The blocks of each side, ``True`` the candidate's, in the order in which they were taken: those at one index are neighbours."""
+    """The blocks of each side, ``True`` the candidate's, in the order in which they were taken: those at one index are
+    neighbours."""
     taken: dict[bool, list[list[float]]] = {True: [], False: []}
     for is_candidate in block_order(number, pairs):
         taken[is_candidate].append(measure_block(is_candidate))

@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import benchmark_adapter, options
-from .fixtures import accuracy, artifact, case, checkpoint, gate, gate_case_id, latency, runner
+from .fixtures import accuracy, artifact, case, checkpoint, gate, gate_case_id, gate_stream_of_case, latency, runner, stream
 
 if TYPE_CHECKING:
     from .case_selection import CaseSelection
     from .gate_session import GateSession
 
-__all__ = ["accuracy", "artifact", "case", "checkpoint", "gate", "gate_case_id", "latency", "runner"]
+__all__ = [
+    "accuracy",
+    "artifact",
+    "case",
+    "checkpoint",
+    "gate",
+    "gate_case_id",
+    "gate_stream_of_case",
+    "latency",
+    "runner",
+    "stream",
+]
 
 _MARKERS = (
     "cpu: cases that run on a CPU",
@@ -94,6 +105,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # A test with a `case` of its own, as parameter or as fixture, does not come to ask for this fixture, and is left alone.
     if "gate_case_id" in metafunc.fixturenames:
         _case_selection(metafunc.config).parametrize(metafunc)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(collector: object) -> Generator[None, object, object]:  # noqa: ARG001
+    collected = yield
+    if not isinstance(collected, list):
+        return collected
+    from .case_selection import without_cases
+
+    return without_cases(collected)
 
 
 @pytest.hookimpl(tryfirst=True)

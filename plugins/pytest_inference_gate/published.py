@@ -74,10 +74,10 @@ _DETECTION = (
     "ssdlite_mobilenet_v3_small_coco",
 )
 CARDS: Mapping[str, tuple[str, ...]] = {
-    "MobileNet v2 1.0": ("mobilenet_v2_1.0_224", "mobilenet_v2_224_seeded"),
+    "MobileNet v2 1.0": ("mobilenet_v2_1.0_224", "mobilenet_v2_224_seeded", "mobilenet_v2_keras"),
     "Inception v3": ("inception_v3",),
     "DenseNet121": ("densenet121",),
-    "ResNet50": ("resnet50",),
+    "ResNet50": ("resnet50", "resnet50_keras", "resnet50_seeded"),
     "MobileNet v1": ("mobilenet_v1_1.0_224",),
     **{name: (name,) for name in _DETECTION},
 }
@@ -151,7 +151,7 @@ def figures_for(figures: Sequence[PublishedFigure], identity: DeviceIdentity, ca
 
     What was not told of a figure does not keep it from a case, but for its precision. They were all measured one picture at a time.
     """
-    if case.batch != 1:
+    if case.batch != 1 or case.stream is not None:
         return []
     return [
         figure

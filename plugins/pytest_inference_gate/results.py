@@ -21,6 +21,7 @@ from .outcome import OK, Outcome
 from .percentiles import percentile
 from .picture_spread import median_of_each_picture, spread_over_pictures, spread_over_rounds
 from .published import PublishedFigure
+from .stream_results import StreamRecord, StreamResult
 from .verdict import Verdict, run_is_red, worst
 
 Mode = Literal["measure", "compare", "against"]
@@ -36,7 +37,7 @@ class Replicate:
     ``device_rounds`` are further rounds by the accelerator's own clock, where it has one: they show how much of a round is its work,
     and nothing is judged by them. ``coverage`` is what the runtime told of it afterwards, None where it tells nothing. ``build`` says which
     of several builds of the model it ran. ``pictures``: the rounds go through so many pictures in turn, round k is about picture
-    k modulo their number, and each has its turn equally often.
+    k modulo their number, and each has its turn equally often. ``stream``: what it recorded of a stream, whose frames its rounds are.
     """
 
     load: float
@@ -51,6 +52,7 @@ class Replicate:
     coverage: Coverage | None = None
     build: int = 0
     pictures: int = 1
+    stream: StreamRecord | None = None
 
     @property
     def picture_medians(self) -> tuple[float, ...]:
@@ -219,7 +221,9 @@ class CaseResult:
     ``board`` is the name of the device among several, as in ``DeviceResult.name``.
     ``telemetry`` is what the device showed of power, temperatures and clocks meanwhile, None where it showed nothing or was not asked.
     ``accuracy`` is that of a classifier, ``detection`` that of a detector.
-    ``published``: what others measured on such a board, which has no say in any verdict.
+    ``published``: what others measured on such a board, which has no say in any verdict. ``stream``: of a stream's case, what its frames
+    showed; its ``latency`` is that of frames, from decoding to the answer.
+    ``overlapped`` says of a stream's case whether frames are prepared beside the inference, None for any other.
     ``limits`` are those that the card sets, judged; ``thread_speedup`` is the median of the same case with one thread over this one's, None
     where it has one thread or the other was not measured in this run.
     ``build_remarks``: in what its build is not as in the baseline, clauses that close no gate.
@@ -246,6 +250,8 @@ class CaseResult:
     telemetry: TelemetryResult | None = None
     board: str | None = None
     published: Sequence[PublishedFigure] = ()
+    stream: StreamResult | None = None
+    overlapped: bool | None = None
     limits: Sequence[LimitResult] = ()
     thread_speedup: float | None = None
     build_remarks: Sequence[str] = ()
@@ -263,6 +269,7 @@ class CaseResult:
             case.variant,
             case.device,
             board=case.board,
+            overlapped=None if case.stream is None else case.stream.overlap,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from .evaluation_inputs import prepare_inputs
 from .outcome import Outcome, StageFailed
 from .preparation import Preparation, PreparedInputs
 from .progress import Progress
+from .source_formats import source_format
+from .stream_source import StreamSetting, StreamSource, find_source
 
 if TYPE_CHECKING:
     from .cards import ModelCard
@@ -32,6 +35,8 @@ class StackPreparations:
         self._environment = environment
         self._scalings = scalings
         self._progress = progress
+        self._sources: dict[str, StreamSource | StageFailed] = {}
+        self._sources_lock = threading.Lock()
         self.own = self._preparation(environment.converter, self._fetch, self._inputs)
         self.other: Preparation | None = None
         other = environment.other_converter
@@ -85,6 +90,21 @@ class StackPreparations:
         except GateError as error:
             raise StageFailed(Outcome("fetch_error", "fetch", str(error))) from None
 
+    def stream_source(self, card: ModelCard, setting: StreamSetting) -> StreamSource:
+        """Where the frames of the card's streams come from, known by their digest. Raises :class:`StageFailed`."""
+        with self._sources_lock:
+            if card.name not in self._sources:
+                try:
+                    self._sources[card.name] = find_source(
+                        card, setting.section, self._settings, self._environment.store.root, self._progress.step
+                    )
+                except GateError as error:
+                    self._sources[card.name] = StageFailed(Outcome("fetch_error", "fetch", str(error)))
+            found = self._sources[card.name]
+        if isinstance(found, StageFailed):
+            raise found
+        return found
+
     def of(self, case: Case, *, own: bool) -> Preparation:
         """Each stack converts for itself, unless it is a bare runtime without any converter: then it runs what the other one made.
 
@@ -106,7 +126,7 @@ class StackPreparations:
         if able(mine) or not able(theirs):
             return mine
         whose = "this stack" if own else "the other stack"
-        source = case.card.checkpoint.format
+        source = source_format(case.card.checkpoint)
         note = f"{whose} has no converter from {source} to {case.backend}, so both stacks run what the one that has it makes"
         if note not in self.notes:
             self.notes.append(note)

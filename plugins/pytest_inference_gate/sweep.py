@@ -18,6 +18,7 @@ from .agent_role import AgentRole
 from .artifacts import StoredArtifact
 from .cases import Case
 from .coverage import Coverage, MalformedCoverage, parse_coverage
+from .label_count import check_loaded
 from .outcome import Outcome, Stage, StageFailed
 from .preparation import PreparedInputs, load_arguments
 from .results import Replicate
@@ -71,7 +72,8 @@ def measure_replicate(
     with role.start(log_name) as agent:
         loaded = agent.load(load_arguments(case, artifact, role.target.put))
         telemetry = telemetry_wish(role.probe.get("device") or {}, case.device) if with_telemetry else None
-        pictures = case.card.measuring.pictures
+        check_loaded(case, loaded)
+        pictures = case.pictures
         return measure_loaded(
             agent, role.target.put(inputs.path), plan, loaded["seconds"], pictures=pictures, telemetry=telemetry
         )

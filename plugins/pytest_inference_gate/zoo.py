@@ -108,7 +108,11 @@ def fetch_checkpoint(
         return _local_checkpoint(card, card.directory / checkpoint.file, store_root)
     fetcher = _Fetcher(store_root, lock_file, mirror, offline, progress or _silent, settings)
     file, sha256 = fetcher.fetch(
-        checkpoint.url, sha256=checkpoint.sha256, md5=checkpoint.md5, asked_by=f"{card.path}: checkpoint"
+        checkpoint.url,
+        sha256=checkpoint.sha256,
+        sha256_prefix=checkpoint.sha256_prefix,
+        md5=checkpoint.md5,
+        asked_by=f"{card.path}: checkpoint",
     )
     path = _payload(card, file, sha256, store_root)
     return FetchedCheckpoint(path, sha256, checkpoint.format)
@@ -199,6 +203,8 @@ def _local_checkpoint(card: ModelCard, path: Path, store_root: Path) -> FetchedC
         _check_digest(str(path), "md5", checkpoint.md5, file_digest(path, "md5"), str(card.path))
     if checkpoint.sha256 is not None:
         _check_digest(str(path), "sha256", checkpoint.sha256, sha256, str(card.path))
+    if checkpoint.sha256_prefix is not None:
+        _check_digest(str(path), "sha256", checkpoint.sha256_prefix, sha256, str(card.path))
     if parts:
         return FetchedCheckpoint(path, sha256, checkpoint.format)
     if path.is_dir():
@@ -273,14 +279,16 @@ class _Fetcher:
         self._progress = progress
         self._settings = settings
 
-    def fetch(self, url: str, *, sha256: str | None, md5: str | None, asked_by: str) -> tuple[Path, str]:
+    def fetch(
+        self, url: str, *, sha256: str | None, md5: str | None, asked_by: str, sha256_prefix: str | None = None
+    ) -> tuple[Path, str]:
         """The file at ``url`` on this machine, and its SHA-256."""
         file = self._place(url)
         waiting = f"Waiting for another run that fetches {file.name}."
         with _store_errors(file.parent), _exclusive(file.parent / ".lock", lambda: self._progress(waiting)):
             pin = None if sha256 is not None else self._pin(url)
-            expected = _Expected(sha256, md5, pin, self._lock_file, asked_by)
-            if sha256 is None and md5 is None and self._lock_file is None:
+            expected = _Expected(sha256, md5, pin, self._lock_file, asked_by, sha256_prefix)
+            if sha256 is None and md5 is None and sha256_prefix is None and self._lock_file is None:
                 raise FetchError(
                     f"{asked_by}: nothing says what {url} should contain, and there is no lock file to write it down; add its "
                     "sha256 to the card."
@@ -413,6 +421,7 @@ class _Expected:
     pin: Mapping[str, Any] | None
     lock_file: Path | None
     asked_by: str
+    sha256_prefix: str | None = None  # of so many digits as the publisher tells
 
     @property
     def wanted_sha256(self) -> str | None:
@@ -420,11 +429,13 @@ class _Expected:
 
     @property
     def first_use(self) -> bool:
-        return self.wanted_sha256 is None and self.md5 is None
+        return self.wanted_sha256 is None and self.md5 is None and self.sha256_prefix is None
 
     def check(self, what: str, sha256: str, md5: str | None) -> None:
         if self.md5 is not None and md5 is not None:
             _check_digest(what, "md5", self.md5, md5, self.asked_by)
+        if self.sha256_prefix is not None:
+            _check_digest(what, "sha256", self.sha256_prefix, sha256, self.asked_by)
         if self.sha256 is not None:
             _check_digest(what, "sha256", self.sha256, sha256, self.asked_by)
         elif self.pin is not None and self.pin["sha256"] != sha256:
@@ -446,7 +457,8 @@ class _TransientError(Exception):
 
 
 def _check_digest(what: str, algorithm: str, expected: str, found: str, asked_by: str) -> None:
-    if found != expected:
+    """``expected`` may be the beginning of a digest."""
+    if not found.startswith(expected):
         raise FetchError(
             f"{asked_by}: {what} has the wrong content: its {algorithm} is {found}, the card says {expected}; "
             "correct the card if it is out of date, else do not use this file."

@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy
 import pytest
 from conftest import LinearProject
 from PIL import Image
+from ssh_server import LoopbackBoard
 
 HERE = Path(__file__).parent
 SIZE, PICTURES = 32, 30
@@ -180,6 +182,21 @@ def test_a_bundle_brings_all_outputs_back(project):
     result, document = project.gate_json(f"--gate-target=bundle:{board / 'b.results.zip'}")
     assert [case["detection"]["map"] for case in document["cases"]] == [1.0, 1.0], result.stdout.str()
     assert [case["id"] for case in document["cases"]] == CASES
+
+
+def test_a_board_sends_all_outputs_back(project, monkeypatch):
+    project.write_card(precisions='"fp32"')
+    project.write_test()
+    with tempfile.TemporaryDirectory(prefix="board-") as folder:
+        board = LoopbackBoard(Path(folder))
+        board.start()
+        monkeypatch.setenv("INFERENCE_GATE_SSH", board.environment["INFERENCE_GATE_SSH"])
+        try:
+            result, document = project.gate_json(f"--gate-target={board.url}")
+        finally:
+            board.stop()
+    result.assert_outcomes(passed=1)
+    assert (document["cases"][0]["detection"]["map"], document["cases"][0]["detection"]["reference_map"]) == (1.0, 1.0)
 
 
 def bare():

@@ -351,6 +351,13 @@ def test_the_lock_file_keeps_all_entries_in_order(server: Server, place: Place) 
     assert place.lock.read_bytes() == before
 
 
+def test_a_published_beginning_of_the_sha256_is_checked_and_the_whole_pinned(server: Server, place: Place) -> None:
+    assert "its sha256 is" in place.failure(url=server.url(), sha256_prefix="0" * 8)
+    assert not place.lock.exists()
+    assert place.fetch(url=server.url(), sha256_prefix=SHA256[:8]).sha256 == SHA256
+    assert SHA256 in place.lock.read_text(encoding="utf-8")
+
+
 def test_a_published_md5_is_checked_and_the_sha256_pinned(server: Server, place: Place) -> None:
     assert place.fetch(url=server.url(), md5=MD5).sha256 == SHA256
     assert SHA256 in place.lock.read_text(encoding="utf-8")

@@ -31,6 +31,8 @@ from pytest_inference_gate.results import (
     RunResult,
     summarize_replicates,
 )
+from pytest_inference_gate.stream_clock import Drift
+from pytest_inference_gate.stream_results import StreamResult, SustainedResult
 from pytest_inference_gate.verdict import Verdict
 
 BASELINE = ((0.01141, 0.01138, 0.01152, 0.01144, 0.01140), (0.01147, 0.01139, 0.01143, 0.01155, 0.01142))
@@ -158,6 +160,31 @@ def over_limit() -> CaseResult:
         limits, {"size_bytes": Figure(41_234), "median_seconds": Figure(0.01142), "peak_memory_bytes": peak}
     )
     case.conclude(Verdict.OVER_LIMIT, "; ".join(limit.reason for limit in case.limits if limit.exceeded))
+    return case
+
+
+def streamed(*, overlapped: bool = False, factor: float = 1.0, compared: bool = True) -> CaseResult:
+    """A stream that went on for long, too: 40 % slower at its end."""
+    case = measured("seen_cnn", factor=factor, compared=compared)
+    case.id += "-stream_overlapped" if overlapped else "-stream"
+    case.accuracy, case.overlapped = None, overlapped
+    case.stream = StreamResult(
+        source="scene.mp4",
+        digest="a" * 64,
+        pace="none",
+        budget_frames_per_second=None,
+        overlapped=overlapped,
+        opencv="5.0.0",
+        frames=750,
+        stages={"decode": 0.004, "preprocess": 0.001, "infer": 0.006, "postprocess": 0.00042},
+        waiting=0.0012 if overlapped else 0.0,
+        frames_per_second=87.5,
+        dropped_share=0.125,
+        drops="computed",
+        age=0.0321,
+        sustained=SustainedResult(600.0, 45_000, 75.0, 62.5, None, Drift(60.0, 0.0114, 0.016, 1e-6)),
+        remarks=("scene.mp4 ends too early: 149 of the 150 frames that it declares can be read, and these are used",),
+    )
     return case
 
 

@@ -32,6 +32,7 @@ RUNTIMES = {
     "pycuda",
     "torch",
     "torch2trt",
+    "cv2",  # of streams alone
     "torchvision",
 }
 OLD_NAMES = ("python3.6", "python3.7", "python3.8", "python3.9")

@@ -83,8 +83,21 @@ def test_a_board_that_cannot_be_asked_gets_what_each_one_takes(backend: str, sou
     assert (found and found.format) == chosen
 
 
-def test_a_model_of_torchvision_goes_as_it_is() -> None:
-    assert choose_portable(case("torch2trt", "seeded", SimpleNamespace(is_of_torchvision=True)), WHOLE_HOST) is None
+OF_TORCHVISION = SimpleNamespace(is_of_torchvision=True)
+
+
+def test_a_model_of_torchvision_goes_as_it_is_or_as_onnx() -> None:
+    assert choose_portable(case("torch2trt", "seeded", OF_TORCHVISION), WHOLE_HOST) is None
+    with_torch = role("this interpreter", onnxruntime=["onnx", "torch_weights", "seeded_torchvision"], tensorflow=TENSORFLOW)
+    board = role("nano", tensorrt=["onnx"])
+    for source in ("seeded", "torch_weights"):
+        wanted = case("tensorrt", source, OF_TORCHVISION)
+        for found in (choose_portable(wanted, with_torch), choose_intermediate(wanted, board, with_torch)):
+            assert found is not None and (found.format, found.backend) == ("onnx", "onnxruntime")
+        with pytest.raises(StageFailed, match="install PyTorch, torchvision and onnx where models are converted"):
+            choose_portable(wanted, WHOLE_HOST)
+        with pytest.raises(StageFailed, match="install PyTorch, torchvision and onnx where models are converted"):
+            choose_intermediate(wanted, board, WHOLE_HOST)
 
 
 def test_what_cannot_be_made_for_it_here_is_said() -> None:

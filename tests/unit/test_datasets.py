@@ -167,6 +167,8 @@ def test_a_labels_file_has_one_name_a_class(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("a\nb\n", encoding="utf-8")
     source = folder_set(tmp_path, "file,label\n0.png,a\n")
     assert "2 names, labels.count is 3" in failure(tmp_path, source, labels={"count": 3, "file": "names.txt"})
+    seeded = DataSource(seed=1, count=2)  # whether it uses the names or not
+    assert "2 names, labels.count is 1" in failure(tmp_path, seeded, labels={"count": 1, "file": "names.txt"})
     assert "cannot be read" in failure(tmp_path, source, labels={"count": 3, "file": "none.txt"})
 
 

@@ -23,6 +23,7 @@ from pytest_inference_gate.options import (
     parse_size,
     parse_timeout,
 )
+from pytest_inference_gate.stream_source import StreamOption
 from pytest_inference_gate.targets.ssh_address import SshAddress
 
 PARSERS = (
@@ -149,6 +150,8 @@ BAD = {
     "rebuilds": ["0", "thrice"],
     "rounds": ["0", "1e3"],
     "warm-up": ["-1", "1h", "601"],
+    "stream": ["no/such/video.mp4", "camera:", "no/such/folder?frame_rate=0"],
+    "sustained": ["0", "0.5", "ten", "-1", "9999999"],
     "tolerance": ["5", "0", "five per cent", "-5%", "1000%"],
     "relax": ["slower", "inconclusive,broken"],
     "jobs": ["0", "many"],
@@ -220,6 +223,8 @@ def test_help_has_one_group_with_every_option_and_its_twin(pytester):
 
 
 VALUES = {  # name: (text in the ini file, on the command line), (the setting's value, the command line's)
+    "stream": (("bin?frame_rate=15", "camera:1"), (("<ini>/bin", 15.0), ("camera:1", None))),
+    "sustained": (("60", "600"), (60.0, 600.0)),
     "models": (("cards", "other"), (("<ini>/cards",), ("<cwd>/other",))),
     "select": (("a* b*", "c*"), (("a*", "b*"), ("c*",))),
     "batches": (("1,2", "4"), ((1, 2), (4,))),
@@ -253,6 +258,8 @@ VALUES = {  # name: (text in the ini file, on the command line), (the setting's 
 def _plain(value):
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, StreamOption):
+        return value.source, value.keys.get("frame_rate")
     return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 

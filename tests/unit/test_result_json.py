@@ -29,6 +29,7 @@ from report_examples import (
     out_of_budget,
     paired,
     run_of,
+    streamed,
 )
 
 from pytest_inference_gate.errors import GateError
@@ -98,6 +99,7 @@ class TestDocument:
             run_of(out_of_budget(), compared_sessions=SESSIONS),
             run_of(covered(), covered(None), covered(before=None)),
             run_of(detected(), detected(annotated=False)),
+            run_of(streamed(), streamed(overlapped=True, compared=False)),
             run_of(case_with(Verdict.INVALID), relaxed=frozenset({"invalid"}), exit_status=0),
         ],
     )
@@ -117,7 +119,11 @@ class TestDocument:
 
     def test_the_schema_names_every_key(self) -> None:
         schema = read_schema()
-        for run in (everything(), run_of(measured(), detected(), compared_sessions=SESSIONS), against(paired(factor=1.12))):
+        for run in (
+            everything(),
+            run_of(measured(), detected(), streamed(), compared_sessions=SESSIONS),
+            against(paired(factor=1.12)),
+        ):
             assert list(undeclared(build_document(run), schema, schema["$defs"])) == []
 
     def test_the_reference_explains_every_key(self) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_inference_gate.label_count import check_loaded
 from pytest_inference_gate.outcome import Outcome, StageFailed
 from pytest_inference_gate.sweep import Plan, sweep
 
@@ -108,3 +110,16 @@ def test_a_plan_takes_what_a_user_asked_for() -> None:
     assert Plan.of(None, 2.0).warm_up["minimum_seconds"] == 2.0
     assert Plan.of(None, 2.0).warm_up["maximum_seconds"] == 20.0
     assert Plan.of(None, 0.01).warm_up["maximum_seconds"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"), [([1, 10], None), ([4, 2, 5], None), ([1, 9], 9), ([1, 1001], 1001), ([1, None], None), ([], None)]
+)
+def test_a_model_with_another_number_of_values_than_labels_is_not_measured(shape: list[Any], found: int | None) -> None:
+    card = SimpleNamespace(labels=SimpleNamespace(count=10), task="classification", path="models/m.toml")
+    case = cast(Any, SimpleNamespace(card=card))
+    with contextlib.nullcontext() if found is None else pytest.raises(StageFailed) as caught:
+        check_loaded(case, {"outputs": [{"shape": shape}]})
+    if found is not None:
+        assert caught.value.outcome.kind == "load_error"
+        assert f"the model gives {found} values for a picture, and labels.count of models/m.toml is 10" in str(caught.value)

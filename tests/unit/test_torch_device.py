@@ -131,7 +131,9 @@ def test_half_floats_are_for_the_gpu() -> None:
         ({}, [], "PyTorch is not installed"),
         ({"torch": "2.11.0+cu130"}, [], "neither onnx nor torchvision is installed"),
         ({"torch": "2.11.0", "onnx": "1.23.0"}, ["onnx"], ""),
-        ({"torch": "2.11.0", "torchvision": "0.26.0"}, ["seeded", "torch_weights"], ""),
+        ({"torch": "2.11.0", "torchvision": "0.26.0"}, ["seeded_torchvision", "torch_weights"], ""),
+        ({"torch": "1.8.0a0+37c1f4a", "torchvision": "0.9.0"}, ["seeded_torchvision"], ""),  # JetPack 4
+        ({"torch": "2.11.0", "torchvision": "0.26.0", "onnx": "1.23"}, ["onnx", "seeded_torchvision", "torch_weights"], ""),
         (
             {"torch": "2.11.0", "onnx": "1.23", "tf2onnx": "1.17", "tensorflow-cpu": "2.21"},
             ["onnx", "keras", "keras_weights", "seeded", "saved_model", "tf1_checkpoint", "frozen_graph"],
@@ -147,6 +149,7 @@ def test_what_is_available_follows_from_what_is_installed_and_nothing_is_importe
     assert not {name.partition(".")[0] for name in set(sys.modules) - before} & {"torch", "torchvision", "onnx"}
     assert found["source_formats"] == formats
     assert found["reason"].startswith(reason) if reason else found["reason"] == ""
+    assert found["conversion_reason"].startswith("torch 1.8.0a0" if packages.get("torch", "").startswith("1.") else "")
     assert found["can_run"] == ("torch" in packages)
     assert found["can_convert"] == bool("torch" in packages and formats)
     assert found["runtime"] == ({"name": "torch", "version": packages["torch"]} if "torch" in packages else None)

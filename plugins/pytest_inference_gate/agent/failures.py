@@ -19,6 +19,7 @@ KIND_BY_VERB = {
     "load": "load_error",
     "predict": "run_error",
     "measure": "run_error",
+    "stream": "run_error",
 }
 
 # Words by which frameworks say that memory was not enough; the client searches logs for the same.

@@ -1,4 +1,5 @@
-"""Every kind of checkpoint as one ONNX file in float: TensorFlow checkpoints by tf2onnx, ONNX files as they are."""
+"""Every kind of checkpoint as one ONNX file in float: TensorFlow checkpoints by tf2onnx, architectures of torchvision by PyTorch's own
+exporter, ONNX files as they are."""
 
 import os
 import shutil
@@ -8,20 +9,43 @@ from . import tensorflow_sources as sources
 from .failures import BuildError, Unsupported
 
 OPSET = 17
+ARCHITECTURES_OF_TORCHVISION = "torchvision.models."
+OLDEST_SAFE_TORCH = (2, 6)
+"""Releases before this one run code from a file even where they are told to read weights alone (CVE-2025-32434)."""
 
 
 def formats(packages):
     # type: (Dict[str, str]) -> List[str]
     """The source formats that can become ONNX with these distributions."""
     from_tensorflow = sources.installed_version(packages) and packages.get("tf2onnx") and packages.get("onnx")
-    return ["onnx"] + (list(sources.FORMATS) if from_tensorflow else [])
+    from_torch = formats_of_torchvision(packages) if packages.get("onnx") else []
+    return ["onnx"] + (list(sources.FORMATS) if from_tensorflow else []) + from_torch
+
+
+def formats_of_torchvision(packages):
+    # type: (Dict[str, str]) -> List[str]
+    """The source formats whose architecture is one of torchvision that can be read with these distributions.
+
+    ``seeded_torchvision`` is ``seeded`` with such an architecture. An old release of PyTorch reads no files, so that something else is
+    made of them elsewhere.
+    """
+    if not packages.get("torch") or not packages.get("torchvision"):
+        return []
+    return ["seeded_torchvision"] + (["torch_weights"] if release_of(packages["torch"]) >= OLDEST_SAFE_TORCH else [])
+
+
+def release_of(version):
+    # type: (str) -> Tuple[int, ...]
+    """``(2, 11)`` of ``2.11.0a0+cu130``."""
+    parts = version.split("+")[0].split(".")[:2]
+    return tuple(int("".join(letter for letter in part if letter.isdigit()) or 0) for part in parts)
 
 
 def converter_versions(packages):
     # type: (Dict[str, str]) -> Dict[str, str]
     """The installed distributions of which the float ONNX depends."""
     versions = {"tensorflow": sources.installed_version(packages)}
-    versions.update((name, packages.get(name, "")) for name in ("tf2onnx", "onnx"))
+    versions.update((name, packages.get(name, "")) for name in ("tf2onnx", "onnx", "torch", "torchvision"))
     return {name: value for name, value in versions.items() if value}
 
 
@@ -30,12 +54,21 @@ def is_onnx(request):
     return bool(request["source"]["format"] == "onnx")
 
 
+def is_of_torchvision(source):
+    # type: (Dict[str, Any]) -> bool
+    return str((source.get("architecture") or {}).get("function", "")).startswith(ARCHITECTURES_OF_TORCHVISION)
+
+
 def float_model(request, scratch, progress):
     # type: (Dict[str, Any], str, Callable[[str], None]) -> Tuple[str, Dict[str, str]]
     """The path of the float ONNX (the source itself, or a file in the folder ``scratch``) and the versions of what made it."""
     if is_onnx(request):
         return request["source"]["path"], {}
     destination = os.path.join(scratch, "fp32.onnx")
+    if is_of_torchvision(request["source"]):
+        from . import torch_to_onnx
+
+        return destination, torch_to_onnx.export(request, destination, progress)
     return destination, _from_tensorflow(request, scratch, destination, progress)
 
 

@@ -81,8 +81,9 @@ class Session:
         # type: (Backends) -> None
         self._backends = backends
         self._runner = None  # type: Any
-        self._batch = 1
+        self._batch = self._threads = 1
         self._fresh = False  # loaded, and no inference since
+        self._stream = None  # type: Any
         self._cycle = None  # type: Any  # of pictures, where the last measurement was on several
 
     def probe(self, arguments, progress):
@@ -100,6 +101,7 @@ class Session:
 
     def load(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        self._end_stream()
         self._runner = None  # two models at once would not fit on a small board
         backend = self._backends.get(arguments["backend"])
         if not os.path.exists(arguments["model"]):
@@ -117,6 +119,7 @@ class Session:
         )
         seconds = time.perf_counter() - start
         self._runner, self._batch, self._fresh, self._cycle = runner, int(arguments["batch"]), True, None
+        self._threads = int(arguments["threads"])
         return {"seconds": seconds, "inputs": runner.inputs, "outputs": runner.outputs, "runtime": runtime}
 
     def _loaded(self):
@@ -193,6 +196,39 @@ class Session:
             return {"rounds": measure.measure_block(None, rounds, self._cycle, int(arguments.get("picture", 0)))}
         return {"rounds": measure.measure_block(runner.prepared(), rounds)}
 
+    def stream(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        """Frames of a video, a folder or a camera through the model, from decoding to the answer."""
+        from . import device_facts, stream
+
+        runner = self._loaded()
+        self._end_stream()
+        self._stream = stream.Stream(runner, arguments, self._threads)
+        before = device_facts.condition()
+        first, self._fresh = self._fresh, False
+        result = stream.measured(self._stream, arguments, first, progress)
+        result["condition"] = device_facts.span(before, device_facts.condition())
+        if arguments.get("telemetry") is not None:
+            result["telemetry"] = self._telemetry(arguments["telemetry"], self._stream.step)
+        result["coverage"] = self._coverage()
+        self._stream.feed.begin()  # a block begins with the first frame, however many came before it
+        return result
+
+    def stream_block(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        """A few more frames of the ``stream`` before it, while another agent waits for its turn."""
+        from . import stream
+
+        if self._stream is None:
+            raise AgentError("no stream is open: ask for stream first")
+        return {"rounds": stream.block(self._stream, int(arguments["rounds"]))}
+
+    def _end_stream(self):
+        # type: () -> None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
     def canary(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
         from . import canary, device_facts
@@ -221,7 +257,7 @@ def _asked_for(backend, arguments):
     return {name: offered[name] for name in wanted}
 
 
-VERBS = ("probe", "convert", "load", "predict", "measure", "measure_block", "canary")
+VERBS = ("probe", "convert", "load", "predict", "measure", "measure_block", "stream", "stream_block", "canary")
 
 
 def answer(session, request, send):

@@ -17,9 +17,8 @@ from .failures import BuildError, LoadError, Unsupported, sentence_of
 
 SCHEMA = "inference-gate-torch/1"
 MODEL, WEIGHTS = "model.json", "weights.npz"
-ARCHITECTURES = "torchvision.models."
-OLDEST_SAFE = (2, 6)
-"""Releases before this one run code from a file even where they are told to read weights alone (CVE-2025-32434)."""
+ARCHITECTURES = onnx_sources.ARCHITECTURES_OF_TORCHVISION
+OLDEST_SAFE = onnx_sources.OLDEST_SAFE_TORCH
 
 WEIGHT_ARGUMENTS = ("pretrained", "pretrained_backbone", "weights", "weights_backbone")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -29,9 +28,19 @@ def formats(packages):
     # type: (Dict[str, str]) -> List[str]
     """The source formats that can become modules with these distributions."""
     found = onnx_sources.formats(packages) if packages.get("onnx") else []
-    if packages.get("torchvision"):
-        found = found + [name for name in ("seeded", "torch_weights") if name not in found]
-    return found
+    return found + [name for name in onnx_sources.formats_of_torchvision(packages) if name not in found]
+
+
+def conversion_reason(packages):
+    # type: (Dict[str, str]) -> str
+    """Why a state dict is not read here, where that is for the age of PyTorch; empty otherwise."""
+    version = packages.get("torch", "")
+    if not version or not packages.get("torchvision") or onnx_sources.release_of(version) >= OLDEST_SAFE:
+        return ""
+    return (
+        "torch %s cannot read a .pth file without running what is in it: convert with torch %d.%d or later (--gate-convert-with)"
+        % ((version,) + OLDEST_SAFE)
+    )
 
 
 def converter_versions(packages):
@@ -39,11 +48,6 @@ def converter_versions(packages):
     versions = dict(onnx_sources.converter_versions(packages))
     versions.update((name, packages.get(name, "")) for name in ("torch", "torchvision"))
     return {name: value for name, value in versions.items() if value}
-
-
-def is_of_torchvision(source):
-    # type: (Dict[str, Any]) -> bool
-    return str((source.get("architecture") or {}).get("function", "")).startswith(ARCHITECTURES)
 
 
 def save(torch, request, progress):
@@ -56,7 +60,7 @@ def save(torch, request, progress):
         "torch": str(torch.__version__),
         "input": {"shape": shape, "dtype": request["input"]["dtype"]},
     }  # type: Dict[str, Any]
-    if is_of_torchvision(source):
+    if onnx_sources.is_of_torchvision(source):
         weights, versions = _of_torchvision(torch, request, document, progress)
     elif source["format"] == "torch_weights":
         raise BuildError("a checkpoint of the format torch_weights needs an architecture in %s" % ARCHITECTURES.rstrip("."))
@@ -155,6 +159,15 @@ def build(torch, document, weights):
 
 def _of_torchvision(torch, request, document, progress):
     # type: (Any, Dict[str, Any], Dict[str, Any], Callable[[str], None]) -> Tuple[Dict[str, Any], Dict[str, str]]
+    module, version = torchvision_module(torch, request, progress)
+    document.update(kind="torchvision", architecture=request["source"]["architecture"], torchvision=version)
+    weights = {name: _array(torch, name, tensor) for name, tensor in module.state_dict().items()}
+    return weights, {"torchvision": version}
+
+
+def torchvision_module(torch, request, progress):
+    # type: (Any, Dict[str, Any], Callable[[str], None]) -> Tuple[Any, str]
+    """The architecture of ``request`` with its weights, in float32 on the CPU and in evaluation mode; and torchvision's version."""
     source = request["source"]
     if request["input"]["layout"] != "nchw":
         raise BuildError("the models of torchvision take channels first: the card needs input.layout = 'nchw'")
@@ -171,9 +184,7 @@ def _of_torchvision(torch, request, document, progress):
         _load(module, state_dict(torch, source["path"]), source["architecture"]["function"])
     else:
         raise Unsupported("an architecture of torchvision takes no checkpoint of the format %r" % source["format"])
-    document.update(kind="torchvision", architecture=source["architecture"], torchvision=version)
-    weights = {name: _array(torch, name, tensor) for name, tensor in module.state_dict().items()}
-    return weights, {"torchvision": version}
+    return module, version
 
 
 def _construct(torch, architecture):
@@ -213,7 +224,7 @@ def _construct(torch, architecture):
 def state_dict(torch, path):
     # type: (Any, str) -> Dict[str, Any]
     """The tensors by name in a ``.pth`` or ``.pt`` file. A pickle can run any program, so only one that holds weights alone is read."""
-    if _release(torch) < OLDEST_SAFE:
+    if onnx_sources.release_of(str(torch.__version__)) < OLDEST_SAFE:
         raise Unsupported(
             "torch %s cannot read %s without running what is in it: convert with torch %d.%d or later (--gate-convert-with)"
             % ((torch.__version__, os.path.basename(path)) + OLDEST_SAFE)
@@ -240,12 +251,6 @@ def state_dict(torch, path):
     prefix = "module."  # of a model that was trained on several GPUs
     whole = all(str(name).startswith(prefix) for name in content)
     return {str(name)[len(prefix) if whole else 0 :]: tensor for name, tensor in content.items()}
-
-
-def _release(torch):
-    # type: (Any) -> Tuple[int, ...]
-    parts = str(torch.__version__).split("+")[0].split(".")[:2]
-    return tuple(int("".join(letter for letter in part if letter.isdigit()) or 0) for part in parts)
 
 
 def _reason(error):

@@ -159,7 +159,10 @@ def _median(case: CaseResult) -> str:
 def _samples(batch: int) -> Callable[[BuildRow], str]:
     def cell(row: BuildRow) -> str:
         case = row.of_batch(batch)
-        return NOTHING if case is None or case.latency is None else f"{case.latency.throughput:.4g}"
+        if case is None or case.latency is None:
+            return NOTHING
+        speed = case.latency.throughput
+        return f"{speed:.0f}" if speed >= 1000 else f"{speed:.4g}"
 
     return cell
 

@@ -18,6 +18,7 @@ from .advice import ONE_ROLE, latency_next_step
 from .detections import detection_rows
 from .pictures import picture_rows
 from .plots import durations_plot, ratios_plot
+from .stream_table import stream_rows
 from .terminal import energy_change, millijoules, milliseconds, ratio_text
 
 _WIDTH = 100
@@ -100,6 +101,8 @@ def latency_failure_message(
     if latency is not None:
         limit = 1.0 if decision is None else 1 + decision.threshold
         pictures = [line for row in picture_rows(latency, limit) for line in _wrapped(_row(*row), " " * 14)]
+        rows = [] if case.stream is None else stream_rows(case.stream)
+        lines += [line for row in rows for line in _wrapped(_row(*row), " " * 14)]
         lines += [*pictures, _row("cost", _cost(latency)), *_telemetry(case.telemetry), *_measured(latency)]
     lines += _changes(software_changes, paired=paired)
     exhausted = _is_exhausted(latency, first)

@@ -32,6 +32,7 @@ from ..results import (
     OtherStack,
     RunResult,
 )
+from ..stream_results import StreamResult
 
 SCHEMA = "inference-gate/1"
 
@@ -153,6 +154,7 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "telemetry": None if case.telemetry is None else _telemetry(case.telemetry),
         "published": [_published(figure) for figure in case.published],
         "limits": [asdict(limit) for limit in case.limits],
+        "stream": None if case.stream is None else _stream(case.stream),
         "thread_speedup": case.thread_speedup,
     }
 
@@ -251,6 +253,42 @@ def _coverage(coverage: CoverageResult) -> dict[str, Any]:
         "reason": coverage.decision.reason,
         "found": _placement(coverage.found),
         "baseline": _placement(coverage.decision.before),
+    }
+
+
+def _stream(stream: StreamResult) -> dict[str, Any]:
+    sustained = stream.sustained
+    return {
+        "source": stream.source,
+        "digest": stream.digest,
+        "pace": stream.pace,
+        "budget_frames_per_second": stream.budget_frames_per_second,
+        "overlapped": stream.overlapped,
+        "opencv": stream.opencv,
+        "frames": stream.frames,
+        "stages": stream.stages,
+        "shares": stream.shares,
+        "costliest": stream.costliest,
+        "waiting": stream.waiting,
+        "frames_per_second": stream.frames_per_second,
+        "dropped_share": stream.dropped_share,
+        "drops": stream.drops,
+        "age": stream.age,
+        "remarks": stream.remarks,
+        "sustained": None
+        if sustained is None
+        else {
+            "seconds": sustained.seconds,
+            "frames": sustained.frames,
+            "frames_per_second": sustained.frames_per_second,
+            "last_frames_per_second": sustained.last_frames_per_second,
+            "dropped_share": sustained.dropped_share,
+            "side_seconds": sustained.drift.side,
+            "first_median": sustained.drift.first_median,
+            "last_median": sustained.drift.last_median,
+            "ratio": sustained.drift.ratio,
+            "p_value": sustained.drift.p_value,
+        },
     }
 
 

@@ -54,12 +54,16 @@ def summary_lines(
     which the age of the baseline's sessions is told, with its time zone; by default, this one. ``table`` stands in for
     :func:`table_lines`.
     """
+    from .stream_table import stream_lines
+
     lines: list[str] = []
     tables = []
     for device in run.each_device:
+        plain = replace(device, cases=[case for case in device.cases if case.overlapped is None])
         tables += [
             _compared_lines(device, width, now or datetime.now(timezone.utc)),
-            (table or table_lines)(device, width, markup),
+            (table or table_lines)(plain, width, markup),
+            stream_lines(device, width, markup),
         ]
     for block in (*tables, _published(run, width), _reasons(run, width, markup), _notes(run, width)):
         if block:
@@ -76,10 +80,16 @@ def table_lines(run: RunResult, width: int = 100, markup: Markup = no_markup) ->
     cases = [case for case in run.cases if case.verdict is not Verdict.UNSUPPORTED]
     if not cases:
         return []
-    columns = _columns(cases, against=run.mode == "against")
+    return lines_of(_columns(cases, against=run.mode == "against"), cases, run, width, markup, counted(len(run.cases), "case"))
+
+
+def lines_of(
+    columns: Sequence[_Column], cases: Sequence[CaseResult], run: RunResult, width: int, markup: Markup, how_many: str
+) -> list[str]:
+    """A caption, the columns that have room, and what their headers mean. ``how_many`` are all cases, those left out included."""
     constant = _constant_columns(columns, cases)
-    columns = [column for column in columns if column not in constant]
-    columns, lines, spared = fitted(columns, cases, width)
+    varying = [column for column in columns if column not in constant]
+    columns, lines, spared = fitted(varying, cases, width)
     left_out = [column.name for column in spared]
     excess = max(map(len, lines)) - width
     if excess > 0 and columns[0].name == "model":
@@ -93,9 +103,8 @@ def table_lines(run: RunResult, width: int = 100, markup: Markup = no_markup) ->
         line = lines[number].rstrip()
         # The verdict is the last column, so that it can be coloured without the table's being measured again.
         lines[number] = line[: -len(verdict)] + markup(verdict, colour_of(case.verdict, run.relaxed))
-    number_of_cases = counted(len(run.cases), "case")
-    if len(cases) < len(run.cases):
-        number_of_cases = f"{len(cases)} of {number_of_cases}"
+    all_there_are = int(how_many.split()[0])
+    number_of_cases = how_many if len(cases) == all_there_are else f"{len(cases)} of {how_many}"
     caption = [f"{number_of_cases} on {device_in_words(run.device)}"]
     caption += [f"{column.name} {column.cell(cases[0])}" for column in constant if column.cell(cases[0]) != _NOTHING]
     text = ", ".join(caption)
@@ -162,15 +171,7 @@ _Column = Column[CaseResult]
 
 def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
     """Every column that has something to say of these cases. ``against``: two stacks were measured in turns."""
-    columns = [
-        _Column("model", "model", lambda case: case.model, number=False, identity=True),
-        _Column("backend", "backend", lambda case: case.backend, number=False, identity=True),
-        _Column("precision", "precision", lambda case: case.precision, number=False, identity=True),
-        _Column("batch", "batch", lambda case: str(case.batch), identity=True),
-        _Column("threads", "threads", lambda case: str(case.threads), identity=True),
-        _Column("variant", "variant", lambda case: case.variant or _NOTHING, number=False, identity=True),
-        _Column("device", "device", _device_among(cases), number=False, identity=True),
-    ]
+    columns = identity_columns(cases)
     reference = "the other stack" if against else "the float model"
     figures = [
         _Column("size", "size", _size, spare=4),
@@ -196,17 +197,7 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
         ),
         _Column("throughput", "samples\n/s", _throughput, spare=0),
     ]
-    if against:
-        figures += [
-            _Column("other stack", "other\nms", _baseline, spare=5, legend="this, other: medians of the two stacks"),
-            _Column("ratio", "this /\nother", _ratio, legend="this / other: median over the pairs of processes"),
-            _Column("interval", "95 %\ninterval", _interval, spare=7, legend="interval: of that ratio"),
-        ]
-    else:
-        figures += [
-            _Column("baseline", "baseline\nms", _baseline, spare=5, legend="baseline: the median before"),
-            _Column("change", "change\n%", _change),
-        ]
+    figures += compared_columns(against=against)
     figures.append(
         _Column(
             "builds", "builds\n%", _builds, spare=6, legend="builds: by how much the slowest build is slower than the fastest"
@@ -226,6 +217,33 @@ def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
     figures += _energy_columns(cases)
     columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
     return [*columns, _Column("verdict", "verdict", lambda case: str(case.verdict), number=False)]
+
+
+def identity_columns(cases: Sequence[CaseResult]) -> list[_Column]:
+    """Those that tell which case a row is."""
+    return [
+        _Column("model", "model", lambda case: case.model, number=False, identity=True),
+        _Column("backend", "backend", lambda case: case.backend, number=False, identity=True),
+        _Column("precision", "precision", lambda case: case.precision, number=False, identity=True),
+        _Column("batch", "batch", lambda case: str(case.batch), identity=True),
+        _Column("threads", "threads", lambda case: str(case.threads), identity=True),
+        _Column("variant", "variant", lambda case: case.variant or _NOTHING, number=False, identity=True),
+        _Column("device", "device", _device_among(cases), number=False, identity=True),
+    ]
+
+
+def compared_columns(*, against: bool) -> list[_Column]:
+    """Those that hold a case's latency against the other stack's, or against its baseline's."""
+    if against:
+        return [
+            _Column("other stack", "other\nms", _baseline, spare=5, legend="this, other: medians of the two stacks"),
+            _Column("ratio", "this /\nother", _ratio, legend="this / other: median over the pairs of processes"),
+            _Column("interval", "95 %\ninterval", _interval, spare=7, legend="interval: of that ratio"),
+        ]
+    return [
+        _Column("baseline", "baseline\nms", _baseline, spare=5, legend="baseline: the median before"),
+        _Column("change", "change\n%", _change),
+    ]
 
 
 def _device_among(cases: Sequence[CaseResult]) -> Callable[[CaseResult], str]:

@@ -101,6 +101,7 @@ class RecordedAgent(AgentProcess):
         verb: str,
         arguments: Mapping[str, Any],
         *,
+        seconds: float = 0.0,  # noqa: ARG002
         progress: Callable[[str], None] | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         results = self._target.results

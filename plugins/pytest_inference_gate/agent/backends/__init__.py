@@ -46,15 +46,17 @@ SHARED_MODULES = (
     "tensorflow_sources.py",
 )
 
-_OF_TORCH = (
+# From any checkpoint to a float ONNX, and to a module of PyTorch: each is made by way of the other.
+_OF_ONNX_AND_TORCH = (
     "cuda_device.py",
     "onnx_sources.py",
     "onnx_to_torch.py",
     "torch_device.py",
     "torch_graphs.py",
     "torch_models.py",
-    "torch_runner.py",
+    "torch_to_onnx.py",
 )
+_OF_TORCH = _OF_ONNX_AND_TORCH + ("torch_runner.py",)
 
 # The modules beside it in which a backend keeps more of its code.
 OWN_MODULES = {
@@ -66,17 +68,10 @@ OWN_MODULES = {
         "tflite_nodes.py",
         "tftrt_graph.py",
     ),
-    "onnxruntime": ("onnx_precision.py", "onnx_sources.py"),
+    "onnxruntime": _OF_ONNX_AND_TORCH + ("onnx_precision.py",),
     "tensorflow": ("tftrt_graph.py",),
     "tflite": ("tflite_file.py", "tflite_nodes.py", "tftrt_graph.py"),
-    "tensorrt": (
-        "cuda_device.py",
-        "engine_origin.py",
-        "onnx_precision.py",
-        "onnx_sources.py",
-        "pycuda_device.py",
-        "tensorrt_api.py",
-    ),
+    "tensorrt": _OF_ONNX_AND_TORCH + ("engine_origin.py", "onnx_precision.py", "pycuda_device.py", "tensorrt_api.py"),
     "tftrt": (
         "cuda_device.py",
         "engine_origin.py",

@@ -1,4 +1,5 @@
-"""ONNX Runtime on the CPU: TensorFlow checkpoints by tf2onnx, ONNX files as they are, integers by ONNX Runtime's static quantization."""
+"""ONNX Runtime on the CPU: TensorFlow checkpoints by tf2onnx, those of torchvision by PyTorch's exporter, ONNX files as they are;
+integers by ONNX Runtime's static quantization."""
 
 import functools
 import os

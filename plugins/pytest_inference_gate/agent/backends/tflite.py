@@ -223,6 +223,11 @@ class Runner:
             self._input["index"], self._quantize(array, self._input["dtype"], *self._input["quantization"])
         )
 
+    def input_array(self):
+        # type: () -> Any
+        """The input tensor's own memory, to be written and let go of before the next inference."""
+        return self._interpreter.tensor(self._input["index"])()
+
     def prepared(self):
         # type: () -> Callable[[], Any]
         invoke = self._interpreter.invoke  # type: Callable[[], Any]

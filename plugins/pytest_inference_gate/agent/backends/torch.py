@@ -25,6 +25,7 @@ def availability(packages):
         "runtime": {"name": "torch", "version": version} if version else None,
         "converter": torch_models.converter_versions(packages) if can_convert else {},
         "source_formats": formats,
+        "conversion_reason": torch_models.conversion_reason(packages),
         "reason": reason
         or ("" if can_convert else "neither onnx nor torchvision is installed, one of which turns a checkpoint into a module"),
     }

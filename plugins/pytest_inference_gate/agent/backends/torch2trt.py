@@ -55,6 +55,7 @@ def availability(packages):
         "runtime": {"name": "torch2trt", "version": packages["torch2trt"]} if packages.get("torch2trt") else None,
         "converter": {name: value for name, value in converter.items() if value} if can_convert else {},
         "source_formats": formats,
+        "conversion_reason": torch_models.conversion_reason(packages),
         "reason": reason,
     }
 
