@@ -75,8 +75,9 @@ for line in sys.stdin:
                 break
             small = cv2.resize(frame, (width, height))
             if mode == "same":
-                picture = cv2.cvtColor(small, colours).reshape(1, height, width, channels).astype(numpy.float32) /
-                numpy.float32(255) if scale:
+                picture = cv2.cvtColor(small, colours).reshape(1, height, width, channels)
+                picture = picture.astype(numpy.float32) / numpy.float32(255)
+                if scale:
                     picture = numpy.clip(numpy.rint(picture / scale + zero_point), -128, 255).astype(source["dtype"])
                 interpreter.set_tensor(source["index"], picture)
             prepared = clock()
@@ -99,7 +100,6 @@ class Plain:
             [sys.executable, "-c", PLAIN, str(video), str(model), str(threads), mode],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
         )
 

@@ -22,6 +22,7 @@ from .errors import CardError
 from .limits_card import Limits, limit_problems
 from .measuring_card import Measuring, measuring_problems
 from .stream_card import StreamSection, stream_problems
+from .variants_card import Variants, variant_problems
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time
@@ -34,14 +35,14 @@ _NAME_PATTERN = r"^[a-z0-9][a-z0-9_.]*$"
 _SHA256_PATTERN = r"^[0-9a-f]{64}$"
 _SHA256_PREFIX_PATTERN = r"^[0-9a-f]{8,63}$"
 _MD5_PATTERN = r"^[0-9a-f]{32}$"
-_FUNCTION_PATTERN = r"^(keras\.applications|torchvision\.models)\.[A-Za-z0-9_.]+$"
+_FUNCTION_PATTERN = r"^((keras\.applications|torchvision\.models)\.[A-Za-z0-9_.]+|keras\.Sequential)$"
 _PATTERNS_IN_WORDS = {
     _NAME_PATTERN: "lower-case letters, digits, '_' and '.', beginning with a letter or a digit",
     _SHA256_PATTERN: "64 lower-case hexadecimal digits",
     _SHA256_PREFIX_PATTERN: "8 to 63 lower-case hexadecimal digits, the first ones of a SHA-256",
     _MD5_PATTERN: "32 lower-case hexadecimal digits",
     _FUNCTION_PATTERN: "the dotted name of a constructor in keras.applications or torchvision.models, such as "
-    "'keras.applications.MobileNetV2' or 'torchvision.models.mobilenet_v2'",
+    "'keras.applications.MobileNetV2' or 'torchvision.models.mobilenet_v2', or 'keras.Sequential' with layers",
     **PATTERNS_IN_WORDS,
 }
 
@@ -65,7 +66,11 @@ CheckpointFormat = Literal[
 
 
 class Architecture(CardSection):
-    """A constructor of ``keras.applications`` or ``torchvision.models``, called with ``arguments`` and no weights."""
+    """A constructor of ``keras.applications`` or ``torchvision.models``, called with ``arguments`` and no weights.
+
+    Or ``keras.Sequential``, whose one argument ``layers`` is a list of tables: ``layer`` names a class of ``keras.layers``, the rest are
+    its arguments.
+    """
 
     function: Annotated[str, StringConstraints(pattern=_FUNCTION_PATTERN)]
     arguments: dict[str, Any] = {}
@@ -91,6 +96,7 @@ class Checkpoint(CardSection):
     seed: Seed | None = None
     inputs: list[NonEmpty] = []  # names of the graph's tensors, for tf1_checkpoint and frozen_graph
     outputs: list[NonEmpty] = []
+    allow_lambda: bool = False  # of a Keras file: load it although its Lambda layers are program code that runs
     maximum_unpacked_bytes: PositiveInt = 8 * 2**30
 
 
@@ -213,6 +219,7 @@ class ModelCard(CardSection):
     limits: Limits = Limits()
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
     devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
+    variants: Variants = {}  # backend -> rewrites of the graph that are cases of their own; default: as_is alone
     options: BackendOptions = BackendOptions()
     batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     threads: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
@@ -259,6 +266,7 @@ def load_card(
         *_separation_problems(card),
         *_backend_problems(card, backend_infos(known_backends)),
         *_device_problems(card, backend_infos(known_backends)),
+        *variant_problems(card, dict(backend_infos(known_backends))),
         *_option_problems(card, known_backends),
         *_coverage_problems(card),
         *limit_problems(card.limits, {precision for known in card.backends.values() for precision in known}),
@@ -528,6 +536,11 @@ def _checkpoint_problems(checkpoint: Checkpoint) -> Iterable[Problem]:
                 f"checkpoint.{name}",
                 f"found a value, expected none with format {checkpoint.format!r}: its file names its {name}",
             )
+    if checkpoint.allow_lambda and checkpoint.format != "keras":
+        yield (
+            "checkpoint.allow_lambda",
+            f"found true with format {checkpoint.format!r}, expected none: only a whole Keras model can have Lambda layers",
+        )
     if checkpoint.url is not None:
         yield from _url_problems("checkpoint.url", checkpoint.url)
 
@@ -549,6 +562,7 @@ def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
         yield key, f"found {_found(architecture.function)}, expected one in {place} with format {card.checkpoint.format!r}"
         return
     if not of_torchvision:
+        yield from _layer_problems(architecture)
         return
     if card.input.layout != "nchw":
         yield "input.layout", f"found {_found(card.input.layout)}, expected 'nchw': the models of torchvision take channels first"
@@ -558,6 +572,26 @@ def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
                 _dotted(("backends", backend)),
                 f"found a backend that takes no architecture of torchvision, expected {', '.join(_TORCH_BACKENDS)}; "
                 "those of TensorFlow read no checkpoint of PyTorch",
+            )
+
+
+def _layer_problems(architecture: Architecture) -> Iterable[Problem]:
+    """What ``keras.Sequential`` needs."""
+    if architecture.function != "keras.Sequential":
+        return
+    key = "checkpoint.architecture.arguments"
+    layers = architecture.arguments.get("layers")
+    if set(architecture.arguments) != {"layers"} or not isinstance(layers, list) or not layers:
+        yield (
+            key,
+            "found other arguments, expected layers alone with 'keras.Sequential': an array of tables that name a layer each",
+        )
+        return
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Mapping) or not isinstance(layer.get("layer"), str):
+            yield (
+                f"{key}.layers[{index}]",
+                f"found {_found(layer)}, expected a table such as {{ layer = 'Conv2D', filters = 32, kernel_size = 3 }}",
             )
 
 

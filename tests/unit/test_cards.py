@@ -176,6 +176,19 @@ def test_an_architecture_of_torchvision_has_its_own_reference(tmp_path: Path) ->
         ({"checkpoint": '{ format = "seeded", seed = 1 }'}, ["checkpoint.architecture: found nothing"]),
         ({"checkpoint": '{ format = "keras", file = "a", seed = 1 }'}, ["checkpoint.seed: found a value, expected none"]),
         (
+            {
+                "checkpoint": '{ format = "seeded", seed = 1, architecture = { function = "keras.Sequential", arguments = { units = 4 } } }'
+            },
+            ["checkpoint.architecture.arguments: found other arguments, expected layers alone"],
+        ),
+        (
+            {
+                "checkpoint": '{ format = "seeded", seed = 1, architecture = { function = "keras.Sequential", '
+                "arguments = { layers = [{ units = 4 }] } } }"
+            },
+            ["checkpoint.architecture.arguments.layers[0]: found a table, expected a table such as { layer ="],
+        ),
+        (
             {"checkpoint": '{ format = "onnx", file = "a", architecture = { function = "keras.applications.VGG16" } }'},
             ["checkpoint.architecture: found a value, expected none with format 'onnx'"],
         ),
@@ -218,6 +231,31 @@ def test_an_architecture_of_torchvision_has_its_own_reference(tmp_path: Path) ->
         (
             {"checkpoint": '{ format = "tflite", file = "a", inputs = ["i:0"] }'},
             ["checkpoint.inputs: found a value, expected none"],
+        ),
+        (
+            {"checkpoint": '{ format = "saved_model", file = "a", allow_lambda = true }'},
+            ["checkpoint.allow_lambda: found true with format 'saved_model', expected none"],
+        ),
+        (
+            {"variants": '{ tflite = ["nms_cpu"] }'},
+            ["variants.tflite: found nms_cpu, expected none: only tensorflow and tftrt run a graph"],
+        ),
+        ({"variants": '{ tftrt = ["nms_cpu"] }'}, ["variants.tftrt: found a value, but [backends] has no tftrt"]),
+        (
+            {"variants": '{ tensorflow = ["nms_cpu", "nms_cpu"] }', "backends": '{ tensorflow = ["fp32"] }'},
+            ["variants.tensorflow[1]: found 'nms_cpu' a second time"],
+        ),
+        (
+            {
+                "variants": '{ tensorflow = ["nms_gpu"] }',
+                "backends": '{ tensorflow = ["fp32"] }',
+                "devices": '{ tensorflow = ["cpu"] }',
+            },
+            ["variants.tensorflow: found 'nms_gpu', but all cases of tensorflow are for cpu"],
+        ),
+        (
+            {"variants": '{ tensorflow = ["nms"] }', "backends": '{ tensorflow = ["fp32"] }'},
+            ["variants.tensorflow[0]: found 'nms' (a string), expected one of as_is, nms_cpu, nms_gpu"],
         ),
         ({"backends": "{}"}, ["backends: found nothing in it"]),
         (
