@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .backends import CPU
+from .build_results import node_counts
 from .limits import Figure, judge_limits
 from .results import CaseResult
 from .stream_limits import stream_figures
@@ -46,6 +47,14 @@ def _figures(result: CaseResult, record: CaseRecord) -> dict[str, Figure]:
         known = [float(value) for value in seconds if isinstance(value, (int, float))]
         complete = len(known) == len(record.builds)
         found["build_seconds"] = Figure(max(known)) if complete else Figure(None, "nothing tells how long it took to build")
+        nodes = [
+            counts.after for build in record.builds if (counts := node_counts(build.provenance)) and counts.after is not None
+        ]
+        found["nodes_after"] = (
+            Figure(float(max(nodes)))
+            if len(nodes) == len(record.builds)
+            else Figure(None, "nothing tells how many nodes its graph has after the conversion")
+        )
     if result.stream is not None:
         found |= stream_figures(result.stream)
     if result.latency is not None and result.stream is None:  # a stream's durations are frames, and not inferences
