@@ -47,7 +47,9 @@ BACKENDS: Mapping[str, BackendInfo] = MappingProxyType(
         "onnxruntime": BackendInfo(("fp32", "int8")),
         "edgetpu": BackendInfo(("int8", "full_int8"), ("edgetpu",)),
         "tensorrt": BackendInfo(("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True, portable_sources=("onnx",)),
-        "tftrt": BackendInfo(("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True, portable_sources=("saved_model",)),
+        "tftrt": BackendInfo(
+            ("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True, portable_sources=("saved_model", "frozen_graph")
+        ),
         "torch": BackendInfo(("fp32", "fp16"), (CPU, *_NVIDIA), precisions_on={CPU: ("fp32",)}),
         "torch2trt": BackendInfo(("fp32", "fp16", "int8"), _NVIDIA, builds_on_device=True, portable_sources=("onnx",)),
     }

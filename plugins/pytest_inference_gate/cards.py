@@ -22,6 +22,7 @@ from .errors import CardError
 from .limits_card import Limits, limit_problems
 from .measuring_card import Measuring, measuring_problems
 from .stream_card import StreamSection, stream_problems
+from .variants_card import Variants, variant_problems
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time
@@ -95,6 +96,7 @@ class Checkpoint(CardSection):
     seed: Seed | None = None
     inputs: list[NonEmpty] = []  # names of the graph's tensors, for tf1_checkpoint and frozen_graph
     outputs: list[NonEmpty] = []
+    allow_lambda: bool = False  # of a Keras file: load it although its Lambda layers are program code that runs
     maximum_unpacked_bytes: PositiveInt = 8 * 2**30
 
 
@@ -217,6 +219,7 @@ class ModelCard(CardSection):
     limits: Limits = Limits()
     backends: Annotated[dict[str, list[str]], Field(min_length=1)]  # backend -> precisions
     devices: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # backend -> devices; default: all that the backend has
+    variants: Variants = {}  # backend -> rewrites of the graph that are cases of their own; default: as_is alone
     options: BackendOptions = BackendOptions()
     batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     threads: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
@@ -263,6 +266,7 @@ def load_card(
         *_separation_problems(card),
         *_backend_problems(card, backend_infos(known_backends)),
         *_device_problems(card, backend_infos(known_backends)),
+        *variant_problems(card, dict(backend_infos(known_backends))),
         *_option_problems(card, known_backends),
         *_coverage_problems(card),
         *limit_problems(card.limits, {precision for known in card.backends.values() for precision in known}),
@@ -532,6 +536,11 @@ def _checkpoint_problems(checkpoint: Checkpoint) -> Iterable[Problem]:
                 f"checkpoint.{name}",
                 f"found a value, expected none with format {checkpoint.format!r}: its file names its {name}",
             )
+    if checkpoint.allow_lambda and checkpoint.format != "keras":
+        yield (
+            "checkpoint.allow_lambda",
+            f"found true with format {checkpoint.format!r}, expected none: only a whole Keras model can have Lambda layers",
+        )
     if checkpoint.url is not None:
         yield from _url_problems("checkpoint.url", checkpoint.url)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints
 
 from .card_section import CardSection
+from .pipeline_config import pipeline_problems
 
 if TYPE_CHECKING:
     from .cards import ModelCard
@@ -61,6 +62,7 @@ class Detection(CardSection):
     iou_threshold: Share = 0.6
     maximum_per_class: PositiveInt = 100
     maximum_detections: PositiveInt = 100
+    pipeline_config: Annotated[str, StringConstraints(min_length=1)] | None = None  # beside the card; what it says has to agree
     matching_score: Share = 0.3  # from which score on detections are compared in pairs with those of the float model
 
 
@@ -109,6 +111,7 @@ def detection_problems(card: ModelCard) -> Iterable[tuple[str, str]]:
     else:
         yield from _output_problems(card.detection)
         yield from _anchor_problems(card, card.detection)
+        yield from pipeline_problems(card)
     if card.preprocessing.resize == "resize_and_crop":
         yield (
             "preprocessing.resize",

@@ -637,7 +637,5 @@ def conversion_remarks(records: Iterable[CaseRecord]) -> list[str]:
             for remark in remarks if isinstance(remarks, list) else ():
                 case = record.case
                 sentence = " ".join(str(remark).split())
-                found.setdefault(
-                    (artifact.digest, sentence), f"{case.model}-{case.backend}-{case.precision}-b{case.batch}: {sentence}"
-                )
+                found.setdefault((artifact.digest, sentence), f"{build_name(case)}: {sentence}")
     return list(dict.fromkeys(found.values()))

@@ -1,5 +1,5 @@
-"""The matrix of cases: which model runs on which backend and device, in which precision, batch and number of
-threads.
+"""The matrix of cases: which model runs on which backend and device, in which precision, batch, number of
+threads and variant of its graph.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 
 from .backends import BACKENDS, KnownBackends, backend_infos, places
@@ -15,6 +16,7 @@ from .cases import Case
 from .errors import GateError
 from .stream_option import StreamOption
 from .stream_source import stream_settings
+from .variants_card import variants_of
 
 
 class NoCasesError(GateError):
@@ -83,7 +85,7 @@ def _plain_cases_of(
     for backend, precisions in card.backends.items():
         info = infos[backend]
         for device, precision in places(info, precisions, card.devices.get(backend, info.devices)):
-            for batch in batches:
-                for count in threads or card.threads:
-                    in_id = device != info.devices[0]
-                    yield Case(card, backend, precision, batch, count, device=device, device_in_id=in_id)
+            in_id = device != info.devices[0]
+            variants = variants_of(card, backend, device)
+            for batch, count, variant in product(batches, threads or card.threads, variants):
+                yield Case(card, backend, precision, batch, count, variant=variant, device=device, device_in_id=in_id)

@@ -70,6 +70,7 @@ class _Materials:
             "input": _input_settings(case),
             "calibration": None if self.calibration is None else put(self.calibration.path),
             **_task(case),
+            **_variant(case),
         }
 
 
@@ -178,7 +179,8 @@ class Preparation:
         """
         builder = self._builder(case, runtime)
         device = agent_device(case.device)
-        key = ("artifact", case.model, case.backend, case.precision, str(case.batch), device, str(build), builder.target.key)
+        made_for = (case.model, case.backend, case.precision, str(case.batch), case.variant or "", device)
+        key = ("artifact", *made_for, str(build), builder.target.key)
         value: StoredArtifact = self._once(key, lambda: self._convert(case, builder, build))
         return value
 
@@ -345,8 +347,8 @@ def _model_by(put: Callable[[Path], str], artifact: StoredArtifact) -> str:
 
 def build_name(case: Case) -> str:
     """Of what is converted for the case: that of all cases that differ in their number of threads alone."""
-    device = f"-{case.device}" if case.device_in_id else ""
-    return f"{case.model}-{case.backend}-{case.precision}-b{case.batch}{device}"
+    more = "".join(f"-{part}" for part in (case.variant, case.device if case.device_in_id else None) if part)
+    return f"{case.model}-{case.backend}-{case.precision}-b{case.batch}{more}"
 
 
 def _described(case: Case, checkpoint: FetchedCheckpoint) -> dict[str, Any]:
@@ -357,6 +359,7 @@ def _described(case: Case, checkpoint: FetchedCheckpoint) -> dict[str, Any]:
         "seed": told.seed,
         "inputs": told.inputs,
         "outputs": told.outputs,
+        **({"allow_lambda": True} if told.allow_lambda else {}),
     }
 
 
@@ -370,9 +373,18 @@ def artifact_model(artifact: StoredArtifact) -> Path:
 
 
 def _not_default(case: Case) -> dict[str, Any]:
-    """Device, options and task, which are ingredients of an artifact only where they are not those of most."""
+    """Device, options, task and variant, which are ingredients of an artifact only where they are not those of most."""
     device, options = agent_device(case.device), case.options
-    return {**({"device": device} if device != "cpu" else {}), **({"options": options} if options else {}), **_task(case)}
+    return {
+        **({"device": device} if device != "cpu" else {}),
+        **({"options": options} if options else {}),
+        **_task(case),
+        **_variant(case),
+    }
+
+
+def _variant(case: Case) -> dict[str, Any]:
+    return {"variant": case.variant} if case.variant is not None else {}
 
 
 def _task(case: Case) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Writes small detectors in every kind of checkpoint that has several outputs into the directory that is named.
 
 The graphs of TensorFlow 1 have what those of its detection zoo have: ``image_tensor`` (uint8, of any size), a suppression for each class
-in a loop over the pictures of a batch, and outputs that are padded to one number. Run in a process of its own, since it needs TensorFlow.
+in a loop over the pictures of a batch, and outputs that are padded to one number. Run in a process of its own, since it needs TensorFlow:
+``make_detectors.py DIRECTORY``, or ``make_detectors.py DIRECTORY graph`` for ``frozen_inference_graph.pb`` alone.
 """
 
 import os
@@ -128,19 +129,21 @@ def write_post_processing():
     Path("post_processing.tflite").write_bytes(converter.convert())
 
 
-def main(directory):
+def main(directory, what="all"):
     os.chdir(directory)
     pictures = numpy.random.RandomState(0).randint(0, 256, (3, SIZE + 4, SIZE + 4, 3)).astype("uint8")
-    numpy.save("pictures.npy", pictures)
-    numpy.save("small_pictures.npy", pictures[:, :SIZE, :SIZE].astype("float32"))
-    write_keras(pictures[:, :SIZE, :SIZE])
-    write_post_processing()
-    write_graph("functions.pb", "whole")  # its loop in functions, as TensorFlow 2 writes it
+    if what == "all":
+        numpy.save("pictures.npy", pictures)
+        numpy.save("small_pictures.npy", pictures[:, :SIZE, :SIZE].astype("float32"))
+        write_keras(pictures[:, :SIZE, :SIZE])
+        write_post_processing()
+        write_graph("functions.pb", "whole")  # its loop in functions, as TensorFlow 2 writes it
     v1.disable_control_flow_v2()
-    write_graph("frozen_inference_graph.pb", "whole", pictures)
-    write_graph("without.pb", "without")
-    write_graph("placeholder.pb", "placeholder")
+    write_graph("frozen_inference_graph.pb", "whole", pictures if what == "all" else None)
+    if what == "all":
+        write_graph("without.pb", "without")
+        write_graph("placeholder.pb", "placeholder")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -327,6 +327,13 @@ def test_a_passed_through_tflite_file_takes_another_batch(bench: Bench) -> None:
     assert loaded["inputs"][0]["shape"] == [3, 8, 8, 3]
 
 
+@pytest.mark.parametrize("file", ["lambda.keras", "lambda.h5"])
+def test_a_lambda_layer_runs_where_the_card_allows_it(bench: Bench, file: str) -> None:
+    model, _ = bench.convert("tflite", "fp32", "keras", file, allow_lambda=True)
+    pictures = numpy.load(bench.checkpoints / "pictures.npy")
+    numpy.testing.assert_allclose(bench.predict("tflite", "fp32", model), 2 * pictures.reshape(len(pictures), -1), rtol=1e-6)
+
+
 # What is refused
 
 
@@ -340,7 +347,7 @@ def refusal(ask: Callable[[], object]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("arguments", "source", "kind", "words"),
     [
-        (("tflite", "fp32", "keras", "lambda.keras"), {}, "build_error", "Lambda layer"),
+        (("tflite", "fp32", "keras", "lambda.keras"), {}, "build_error", "write allow_lambda = true under [checkpoint]"),
         (("tflite", "fp32", "keras", "lambda.h5"), {}, "build_error", "Lambda layer"),
         (("tflite", "fp32", "keras", "small.weights.h5"), {}, "build_error", "no architecture"),
         (("tflite", "fp32", "keras", "no_such.keras"), {}, "build_error", "there is no checkpoint at"),

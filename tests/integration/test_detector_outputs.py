@@ -1,8 +1,10 @@
-"""Detectors through the real TensorFlow, LiteRT and ONNX Runtime: every output is kept, and each is where it belongs."""
+"""Detectors through the real TensorFlow, LiteRT and ONNX Runtime: every output is kept, each is where it belongs, and the suppression runs
+where a variant puts it."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +40,16 @@ class Bench:
         limits = Limits({"convert": 240.0, "load": 60.0, "predict": 60.0, "measure": 60.0})
         return AgentProcess(InterpreterTarget(sys.executable).command, self.folder / f"agent-{self.count}.log", limits)
 
-    def convert(self, backend: str, format: str, file: str | Path, input: dict[str, Any], batch: int = 1, **changes: Any) -> Path:
+    def convert(
+        self,
+        backend: str,
+        format: str,
+        file: str | Path,
+        input: dict[str, Any],
+        batch: int = 1,
+        variant: str | None = None,
+        **changes: Any,
+    ) -> Path:
         self.count += 1
         directory = self.folder / f"out-{self.count}"
         directory.mkdir()
@@ -53,14 +64,15 @@ class Bench:
         request = {
             **{"backend": backend, "precision": "fp32", "batch": batch, "input": input, "calibration": None, "task": "detection"},
             **{"source": {**source, **changes}, "output_directory": str(directory)},
+            **({"variant": variant} if variant else {}),
         }
-        result = self.agent.convert(request)
-        return directory / str(result["model"])
+        self.result = self.agent.convert(request)
+        return directory / str(self.result["model"])
 
-    def refusal(self, *arguments: Any, **changes: Any) -> str:
+    def refusal(self, *arguments: Any, kind: str = "build_error", **changes: Any) -> str:
         with pytest.raises(StageFailed) as caught:
             self.convert(*arguments, **changes)
-        assert caught.value.outcome.kind == "build_error"
+        assert caught.value.outcome.kind == kind
         assert "\n" not in caught.value.outcome.message
         return caught.value.outcome.message
 
@@ -159,3 +171,38 @@ def test_what_cannot_be_meant_is_told_with_what_the_graph_has(bench: Bench) -> N
     assert "cut.pb is no GraphDef" in told("cut.pb")
     model = bench.convert("tensorflow", "keras", "heads.keras", FLOATS)
     assert "it is a SavedModel, so write format = 'saved_model'" in told(str(model / "saved_model.pb"))
+
+
+# Variants
+
+
+def test_the_suppression_runs_where_the_variant_puts_it(bench: Bench) -> None:
+    """In a frozen graph with a loop of TensorFlow 1, in one with a loop of TensorFlow 2, and in a SavedModel."""
+    told = {"batch": 3, **ZOO}
+    models = [bench.convert("tensorflow", "frozen_graph", "frozen_inference_graph.pb", PICTURES, **told)]
+    assert "nms" not in bench.result["details"]
+    for file in ("frozen_inference_graph.pb", "functions.pb"):
+        models.append(bench.convert("tensorflow", "frozen_graph", file, PICTURES, variant="nms_cpu", **told))
+        details = bench.result["details"]
+        assert [one["operation"] for one in details["nms"]["operations"]] == ["NonMaxSuppressionV3"] * 2
+        assert details["remarks"] == ["the graph has 2 NonMaxSuppression operations, and all of them were put on the processor"]
+    models.append(bench.convert("tensorflow", "saved_model", models[0], PICTURES, batch=3, variant="nms_cpu"))
+    command = [sys.executable, Path(__file__).parent / "look_at_placement.py", bench.folder / "pictures.npy", *models]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=300)
+    as_it_is, *moved = json.loads(done.stdout)
+    assert (as_it_is["operations"], as_it_is["rest"]) == (["CPU:1"], ["CPU:1"])
+    for one in moved:
+        assert one["operations"] == ["CPU:0"]
+        assert "CPU:1" in one["rest"]
+    for one in (as_it_is, *moved):
+        assert_alike([numpy.asarray(output) for output in one["outputs"]], bench.reference("graph"))
+
+
+def test_a_variant_that_a_graph_or_a_machine_cannot_have_is_refused(bench: Bench) -> None:
+    arguments = ("tensorflow", "frozen_graph", "without.pb", PICTURES)
+    told = bench.refusal(*arguments, variant="nms_cpu", **ZOO)
+    assert "the card asks for the variant nms_cpu, and the graph has no NonMaxSuppression operation" in told
+    told = bench.refusal(*arguments, kind="unsupported", variant="nms_gpu", **ZOO)
+    assert told == "the variant nms_gpu needs a CUDA device, and the case is for cpu"
+    arguments = ("tflite", "tflite", "post_processing.tflite", FLOATS)
+    assert "the backend tflite makes no variant 'nms_cpu'" in bench.refusal(*arguments, kind="unsupported", variant="nms_cpu")

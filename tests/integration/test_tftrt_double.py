@@ -306,14 +306,6 @@ def test_the_settings_of_the_card_reach_the_converter(workshop: Workshop) -> Non
     assert "double: engines for shapes that vary, with Range profiles" in log
 
 
-@pytest.mark.parametrize("style", ["parameters", "graph"])
-def test_a_setting_that_the_release_does_not_have_is_refused(workshop: Workshop, style: str) -> None:
-    with workshop.start(style) as agent:
-        failure = refusal(lambda: agent.convert(workshop.request(style, "fp16", options={"use_dynamic_shape": True})))
-    assert failure.outcome.kind == "build_error"
-    assert failure.outcome.message.startswith("this TensorFlow's TF-TRT has no use_dynamic_shape")
-
-
 NOT_RUN = {
     "cache_full": "engine cache is full",
     "shapes": "Input shapes are inconsistent on the batch dimension",
@@ -365,6 +357,27 @@ def test_executions_are_printed_where_engines_are_built_and_not_where_they_are_m
         workshop.load(agent, model, "fp16")
         agent.measure({"inputs": str(workshop.root / "pictures.npy"), "warmup": None, "rounds": RULE})
     assert "Executing TRT engine: " not in log.read_text()[len(converting) :]
+
+
+# Variants
+
+
+def test_a_variant_of_a_detector_s_graph_is_converted_and_told(workshop: Workshop) -> None:
+    """A SavedModel with a loop of TensorFlow 1, in TensorFlow 2: TF-TRT sees into it, and the suppression stays on the processor."""
+    folder = workshop.root / "zoo"
+    folder.mkdir()
+    subprocess.run([sys.executable, HERE / "make_detectors.py", folder, "graph"], check=True, capture_output=True, timeout=300)
+    names = ["detection_boxes", "detection_classes", "detection_scores", "num_detections"]
+    source = {"format": "frozen_graph", "path": str(folder), "architecture": None, "seed": None}
+    input = {"shape": [20, 20, 3], "dtype": "uint8", "layout": "nhwc"}
+    more = {"input": input, "task": "detection", "variant": "nms_cpu", "calibration": None}
+    _, result = workshop.convert("direct", "fp16", source={**source, "inputs": ["image_tensor"], "outputs": names}, **more)
+    details = result["details"]
+    assert details["nms"]["device"] == "/device:CPU:0"
+    assert details["nms"]["nodes"] > 100  # the whole scope, as people did it by hand
+    assert details["remarks"] == ["the graph has 2 NonMaxSuppression operations, and all of them were put on the processor"]
+    assert details["coverage"]["on_accelerator"] > 20
+    assert {one["operation"] for one in details["coverage"]["elsewhere_by_operation"]} >= {"NonMaxSuppressionV3", "Enter"}
 
 
 # Sizes

@@ -122,3 +122,44 @@ def test_a_machine_that_is_no_jetson_has_no_such_case(project: JetsonProject, tm
         project.root = here
     assert status != 0
     assert "Jetson" in output
+
+
+DETECTOR = """
+name = "detector"
+task = "detection"
+checkpoint = { format = "frozen_graph", file = "zoo", inputs = ["image_tensor"], outputs = [
+    "detection_boxes", "detection_classes", "detection_scores", "num_detections"
+] }
+input = { shape = [20, 20, 3], dtype = "uint8" }
+labels = { count = 2 }
+detection = { kind = "postprocessed", outputs = { boxes = 0, classes = 1, scores = 2, count = 3 }, first_class = 1 }
+evaluation = { seed = 7, count = 4 }
+backends = { tftrt = ["fp16"] }
+variants = { tftrt = ["as_is", "nms_cpu"] }
+devices = { tftrt = ["jetson"] }
+"""
+
+
+def test_a_converter_that_aborts_on_one_variant_takes_nothing_else_with_it(tmp_path: Path) -> None:
+    """What happened with TensorFlow 1.15: the graph as it is converts, and with the suppression on the processor the process dies."""
+    project = object.__new__(JetsonProject)
+    project.path, project.root = tmp_path, tmp_path / "board"
+    project.installation = Installation(tmp_path / "site", "graph")
+    (tmp_path / "board").mkdir()
+    build(tmp_path / "board", TREES["orin-nano-jetpack-6"])
+    (tmp_path / "models" / "zoo").mkdir(parents=True)
+    command = [sys.executable, ROOT / "tests" / "integration" / "make_detectors.py", tmp_path / "models" / "zoo", "graph"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    (tmp_path / "models" / "detector.toml").write_text(DETECTOR)
+    shutil.copy(ROOT / "tests" / "gate" / "test_accuracy.py", tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ngate_models = models\ngate_store = store\n")
+    # The float reference is made by the TensorFlow that is here.
+    status, output, document = project.run(f"--gate-convert-with={sys.executable}", FAULT="abort_on_processor")
+    as_it_is, moved = sorted(document["cases"], key=lambda case: str(case["id"]))
+    assert (as_it_is["id"], as_it_is["variant"], as_it_is["verdict"]) == ("detector-tftrt-fp16-b1-t1", None, "pass"), output
+    assert (moved["id"], moved["variant"], moved["verdict"]) == ("detector-tftrt-fp16-b1-t1-nms_cpu", "nms_cpu", "broken")
+    assert (moved["outcome"]["kind"], moved["outcome"]["signal"]) == ("crash", "SIGABRT")
+    assert "Check failed: IsJobName(job)" in moved["outcome"]["message"]
+    assert status == 1
+    assert as_it_is["detection"]["matched"] == 1.0  # with the float graph's detections
+    assert "nms_cpu" in output

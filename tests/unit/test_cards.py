@@ -232,6 +232,31 @@ def test_an_architecture_of_torchvision_has_its_own_reference(tmp_path: Path) ->
             {"checkpoint": '{ format = "tflite", file = "a", inputs = ["i:0"] }'},
             ["checkpoint.inputs: found a value, expected none"],
         ),
+        (
+            {"checkpoint": '{ format = "saved_model", file = "a", allow_lambda = true }'},
+            ["checkpoint.allow_lambda: found true with format 'saved_model', expected none"],
+        ),
+        (
+            {"variants": '{ tflite = ["nms_cpu"] }'},
+            ["variants.tflite: found nms_cpu, expected none: only tensorflow and tftrt run a graph"],
+        ),
+        ({"variants": '{ tftrt = ["nms_cpu"] }'}, ["variants.tftrt: found a value, but [backends] has no tftrt"]),
+        (
+            {"variants": '{ tensorflow = ["nms_cpu", "nms_cpu"] }', "backends": '{ tensorflow = ["fp32"] }'},
+            ["variants.tensorflow[1]: found 'nms_cpu' a second time"],
+        ),
+        (
+            {
+                "variants": '{ tensorflow = ["nms_gpu"] }',
+                "backends": '{ tensorflow = ["fp32"] }',
+                "devices": '{ tensorflow = ["cpu"] }',
+            },
+            ["variants.tensorflow: found 'nms_gpu', but all cases of tensorflow are for cpu"],
+        ),
+        (
+            {"variants": '{ tensorflow = ["nms"] }', "backends": '{ tensorflow = ["fp32"] }'},
+            ["variants.tensorflow[0]: found 'nms' (a string), expected one of as_is, nms_cpu, nms_gpu"],
+        ),
         ({"backends": "{}"}, ["backends: found nothing in it"]),
         (
             {"backends": "{ tflight = ['fp32'] }"},

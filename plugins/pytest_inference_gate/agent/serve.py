@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional  # noqa: F401
 
 from . import guard, probe
 from .backends import Backends
-from .failures import AgentError, LoadError
+from .failures import AgentError, LoadError, Unsupported
 from .failures import describe as describe_failure
 from .protocol import VERSION, FrameDecoder, ProtocolError, encode_frame, receive
 
@@ -100,6 +100,9 @@ class Session:
     def convert(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
         backend = self._backends.get(arguments["backend"])
+        variant = arguments.get("variant")
+        if variant is not None and variant not in getattr(backend, "VARIANTS", ()):
+            raise Unsupported("the backend %s makes no variant %r of a model" % (arguments["backend"], variant))
         start = time.perf_counter()
         result = dict(backend.convert(arguments, progress))
         result["seconds"] = time.perf_counter() - start

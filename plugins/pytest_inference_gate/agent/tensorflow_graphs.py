@@ -8,7 +8,7 @@ import difflib
 import os
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple  # noqa: F401
 
-from . import model_outputs
+from . import graph_nodes, model_outputs
 from .failures import BuildError
 
 SIGNATURE = "serving_default"
@@ -126,11 +126,7 @@ def signature_key(signatures):
 def _is_of_tf1(directory):
     # type: (str) -> bool
     """Whether it holds a graph alone, as TensorFlow 1 wrote it: read as a TensorFlow 2 one, it could not be saved again."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    content = saved_model_pb2.SavedModel()
-    with open(os.path.join(directory, "saved_model.pb"), "rb") as stream:
-        content.ParseFromString(stream.read())
+    content = graph_nodes.read_saved_model(directory)
     return not any(graph.HasField("object_graph_def") for graph in content.meta_graphs)
 
 
@@ -149,7 +145,7 @@ def _tf1_saved_model(tf, directory, request):
         )
         outputs = [ends[1][_member(name, ends[1], "output")].name for name in wanted]
         graph_def = freeze(tf, session, outputs)
-    return None, _of_graph(tf, graph_def, ends[0][key].name.split(":")[0], outputs)
+    return None, _OfGraph(tf, graph_def, ends[0][key].name.split(":")[0], outputs)
 
 
 # Graphs of TensorFlow 1
@@ -174,7 +170,7 @@ def tf1_checkpoint(tf, request):
         with _session(tf, graph) as session:
             saver.restore(session, meta[: -len(".meta")])
             graph_def = freeze(tf, session, outputs)
-    return None, _of_graph(tf, graph_def, input_name, outputs)
+    return None, _OfGraph(tf, graph_def, input_name, outputs)
 
 
 def _session(tf, graph):
@@ -198,13 +194,13 @@ def frozen_graph(tf, request):
     )
     graph_def = _read(tf, path)
     input_name, outputs = _ends(graph_def, request, os.path.basename(path))
-    return None, _of_graph(tf, _reduced(graph_def, outputs), input_name, outputs)
+    return None, _OfGraph(tf, _reduced(graph_def, outputs), input_name, outputs)
 
 
 def _reduced(graph_def, outputs):
     # type: (Any, List[str]) -> Any
     """The graph without what the outputs do not need. One for TensorFlow Lite ends in an operation that TensorFlow does not have."""
-    needed = {node.name for node in _needed(graph_def, outputs)}
+    needed = {node.name for node in graph_nodes.needed(graph_def.node, outputs)}
     reduced = type(graph_def)()
     reduced.CopyFrom(graph_def)
     del reduced.node[:]
@@ -249,31 +245,13 @@ def _instead(content):
     )
 
 
-def _node_name(tensor):
-    # type: (str) -> str
-    return tensor.lstrip("^").split(":")[0]
-
-
-def _needed(graph_def, outputs):
-    # type: (Any, List[str]) -> List[Any]
-    """The nodes that the tensors ``outputs`` need."""
-    nodes = {node.name: node for node in graph_def.node}
-    seen, waiting = {}, [_node_name(name) for name in outputs]  # type: Dict[str, Any], List[str]
-    while waiting:
-        name = waiting.pop()
-        if name not in seen and name in nodes:
-            seen[name] = nodes[name]
-            waiting += [_node_name(one) for one in nodes[name].input]
-    return list(seen.values())
-
-
 def _unused(graph_def, input_name):
     # type: (Any, str) -> List[str]
     """The nodes that depend on the input and whose value nobody else uses."""
     users = {}  # type: Dict[str, List[str]]
     for node in graph_def.node:
         for name in node.input:
-            users.setdefault(_node_name(name), []).append(node.name)
+            users.setdefault(graph_nodes.node_name(name), []).append(node.name)
     reached, waiting = set(), [input_name]
     while waiting:
         name = waiting.pop()
@@ -293,7 +271,7 @@ def _ends(graph_def, request, file):
     source = request["source"]
     nodes = {node.name: node for node in graph_def.node}
     placeholders = [node.name for node in graph_def.node if node.op in PLACEHOLDERS]
-    input_name = _node_name(_one(placeholders, source.get("inputs") or [], "input"))
+    input_name = graph_nodes.node_name(_one(placeholders, source.get("inputs") or [], "input"))
     if input_name not in nodes:
         raise BuildError(
             "%s has no node %r, which checkpoint.inputs names: its %s"
@@ -302,13 +280,17 @@ def _ends(graph_def, request, file):
     ends = _unused(graph_def, input_name)
     wanted = _wanted_outputs(ends, source.get("outputs") or [], model_outputs.all_are_kept(request))
     for name in wanted:
-        if _node_name(name) not in nodes:
+        if graph_nodes.node_name(name) not in nodes:
             raise BuildError(
                 "%s has no node %r, which checkpoint.outputs names: its %s"
-                % (file, _node_name(name), _candidates(_node_name(name), list(nodes), ends, "nodes that feed no other are"))
+                % (
+                    file,
+                    graph_nodes.node_name(name),
+                    _candidates(graph_nodes.node_name(name), list(nodes), ends, "nodes that feed no other are"),
+                )
             )
     outputs = [name if ":" in name else name + ":0" for name in wanted]
-    needed = _needed(graph_def, outputs)
+    needed = graph_nodes.needed(graph_def.node, outputs)
     others = [node.name for node in needed if node.op in PLACEHOLDERS and node.name != input_name]
     if others:
         raise BuildError(
@@ -338,36 +320,27 @@ def _candidates(name, nodes, likely, what):
 def freeze(tf, session, outputs):
     # type: (Any, Any, List[str]) -> Any
     """The session's graph, its variables made constants, as far as the outputs need it."""
-    names = list(dict.fromkeys(_node_name(name) for name in outputs))
+    names = list(dict.fromkeys(graph_nodes.node_name(name) for name in outputs))
     return tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), names)
 
 
-def _of_graph(tf, graph_def, input_name, outputs):
-    # type: (Any, Any, str, List[str]) -> Callable[[Any], List[Any]]
-    (node,) = [node for node in graph_def.node if node.name == input_name]
-    wanted = tf.as_dtype(node.attr["dtype"].type) if "dtype" in node.attr else None  # type: Optional[Any]
+class _OfGraph:
+    """A graph of constants as a function of its input. ``has_loops``: of TensorFlow 1, which are no functions but edges that go back."""
 
-    has_loops = any(node.op == "Enter" for node in graph_def.node)
-    kept = []  # type: List[Any]
+    def __init__(self, tf, graph_def, input_name, outputs):
+        # type: (Any, Any, str, List[str]) -> None
+        (node,) = [node for node in graph_def.node if node.name == input_name]
+        self._tf, self._graph_def, self._outputs = tf, graph_def, outputs
+        self._replaced = input_name + ":0"
+        self._dtype = tf.as_dtype(node.attr["dtype"].type) if "dtype" in node.attr else None  # type: Optional[Any]
+        self.has_loops = any(node.op == "Enter" for node in graph_def.node)
 
-    def imported(tensor):
+    def __call__(self, tensor):
         # type: (Any) -> List[Any]
         # The tensor takes the placeholder's place, so that its static batch and size reach every shape in the graph.
-        replacement = tensor if wanted is None else tf.cast(tensor, wanted)
+        replacement = tensor if self._dtype is None else self._tf.cast(tensor, self._dtype)
         return list(
-            tf.graph_util.import_graph_def(
-                graph_def, input_map={input_name + ":0": replacement}, return_elements=outputs, name=""
+            self._tf.graph_util.import_graph_def(
+                self._graph_def, input_map={self._replaced: replacement}, return_elements=self._outputs, name=""
             )
         )
-
-    def call(tensor):
-        # type: (Any) -> List[Any]
-        if not (has_loops and tensor.graph.building_function):
-            return imported(tensor)
-        # TensorFlow 2 puts the operations of a function that it traces into an order by edges between them, which must not lead into a
-        # loop of TensorFlow 1; a function that it wraps is left as it is.
-        with tf.init_scope():
-            kept.append(tf.compat.v1.wrap_function(imported, [tf.TensorSpec(tensor.shape, tensor.dtype)]))
-        return list(kept[-1](tensor))
-
-    return call

@@ -3,6 +3,7 @@
 The ``tensorflow`` backend keeps that SavedModel; the others convert it further.
 """
 
+import inspect
 import json
 import os
 import shutil
@@ -133,7 +134,9 @@ def _maker(source, tf):
 def _export(tf, tracked, call, request, directory, progress):
     # type: (Any, Any, Callable[[Any], List[Any]], Dict[str, Any], str, Callable[[str], None]) -> None
     shape = [int(request["batch"])] + [int(size) for size in request["input"]["shape"]]
-
+    if getattr(call, "has_loops", False):
+        _export_graph(tf, call, request, shape, directory, progress)
+        return
     signature = [tf.TensorSpec(shape, tf.as_dtype(request["input"]["dtype"]), name=INPUT)]
 
     def serve(tensor):
@@ -146,6 +149,21 @@ def _export(tf, tracked, call, request, directory, progress):
     tf.saved_model.save(module, directory, signatures={SIGNATURE: tf.function(serve, input_signature=signature)})
 
 
+def _export_graph(tf, call, request, shape, directory, progress):
+    # type: (Any, Callable[[Any], List[Any]], Dict[str, Any], List[int], str, Callable[[str], None]) -> None
+    """As TensorFlow 1 writes a SavedModel, which TensorFlow 2 reads too.
+
+    TensorFlow 2 would put the operations of a function that it traces into an order, by edges that must not lead into a loop of TensorFlow
+    1; and what it wraps instead stays a call, into which TF-TRT does not look.
+    """
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph, config=v1.ConfigProto(device_count={"GPU": 0})) as session:
+        tensor = v1.placeholder(tf.as_dtype(request["input"]["dtype"]), shape, name=INPUT)
+        outputs = {name: tf.identity(result) for name, result in _named(request, call(tensor))}
+        progress("writing the SavedModel")
+        v1.saved_model.simple_save(session, directory, {INPUT: tensor}, outputs)
+
+
 # Keras
 
 
@@ -155,8 +173,8 @@ def _refuse_lambda(configuration, path):
     if isinstance(configuration, dict):
         if configuration.get("class_name") in ("Lambda", "__lambda__"):
             raise BuildError(
-                "%s has a Lambda layer, which would run program code from the file: save the model without it, "
-                "or export it as a SavedModel" % os.path.basename(path)
+                "%s has a Lambda layer, which would run program code from the file: save the model without it, export it as a "
+                "SavedModel, or write allow_lambda = true under [checkpoint] if you trust the file" % os.path.basename(path)
             )
         for value in configuration.values():
             _refuse_lambda(value, path)
@@ -182,12 +200,13 @@ def _keras_configuration(path):
 
 def _keras(tf, request):
     # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], List[Any]]]
-    return _of_model(tf, read_keras(tf, request["source"]["path"])[0], request)
+    source = request["source"]
+    return _of_model(tf, read_keras(tf, source["path"], bool(source.get("allow_lambda")))[0], request)
 
 
-def read_keras(tf, path):
-    # type: (Any, str) -> Tuple[Any, Any]
-    """The whole model in the Keras file at ``path``, and its configuration as JSON says it."""
+def read_keras(tf, path, trusted=False):
+    # type: (Any, str, bool) -> Tuple[Any, Any]
+    """The whole model in the Keras file at ``path``, and its configuration as JSON says it. ``trusted``: it may hold program text."""
     is_archive = zipfile.is_zipfile(path)
     configuration = _keras_configuration(path)
     if configuration is None:
@@ -195,10 +214,11 @@ def read_keras(tf, path):
             "%s holds weights but no architecture: use the format keras_weights and name the architecture"
             % os.path.basename(path)
         )
-    _refuse_lambda(configuration, path)
+    if not trusted:
+        _refuse_lambda(configuration, path)
     options = {"compile": False}
-    if is_archive:
-        options["safe_mode"] = True
+    if is_archive or "safe_mode" in inspect.signature(tf.keras.models.load_model).parameters:
+        options["safe_mode"] = not trusted
     with _Named(path, ".keras" if is_archive else ".h5") as named:
         return tf.keras.models.load_model(named, **options), configuration
 

@@ -5,10 +5,9 @@ a function beside, to run it where the engine cannot. The nodes of those functio
 output needs is not.
 """
 
-import os
-from typing import Any, Dict, Iterator, List, Set, Tuple  # noqa: F401
+from typing import Any, Dict, List, Set, Tuple  # noqa: F401
 
-from .failures import LoadError
+from . import graph_nodes
 
 ENGINE_OPERATION = "TRTEngineOp"
 SEGMENT_SUFFIX = "_native_segment"
@@ -61,24 +60,15 @@ class Count(object):
 def read(directory):
     # type: (str) -> Tuple[Any, List[str]]
     """The graph of a SavedModel, and the names of the tensors that its serving signature gives."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    content = saved_model_pb2.SavedModel()
-    with open(os.path.join(directory, "saved_model.pb"), "rb") as stream:
-        content.ParseFromString(stream.read())
-    for meta_graph in content.meta_graphs:
-        if "serving_default" in meta_graph.signature_def:
-            outputs = meta_graph.signature_def["serving_default"].outputs
-            return meta_graph.graph_def, [outputs[key].name for key in sorted(outputs)]
-    raise LoadError("the SavedModel has no signature 'serving_default': convert the case again")
+    return graph_nodes.served(graph_nodes.read_saved_model(directory))
 
 
 def count(graph_def, outputs):
     # type: (Any, List[str]) -> Count
-    """Over all that the tensors ``outputs`` of ``graph_def`` need, in its functions too."""
+    """Over all that the tensors ``outputs`` of ``graph_def`` need, in its functions too; an engine is one node."""
     functions = {function.signature.name: function for function in graph_def.library.function}
     segments, native, total = {}, [], 0  # type: Dict[str, Segment], List[str], int
-    for node in _reached(graph_def, functions, outputs):
+    for node in graph_nodes.reached(graph_def, outputs, frozenset([ENGINE_OPERATION])):
         total += 1
         if node.op == ENGINE_OPERATION:
             name = node.name.split("/")[-1]
@@ -99,49 +89,6 @@ def nodes_of(directory):
     # type: (str) -> int
     """How many nodes of whatever kind the serving signature of a SavedModel needs."""
     return count(*read(directory)).nodes
-
-
-def _reached(graph_def, functions, outputs):
-    # type: (Any, Dict[str, Any], List[str]) -> Iterator[Any]
-    """Every node that runs for ``outputs``: functions that are called are looked into once, engines are not."""
-    seen, waiting = set(), [list(_needed(graph_def.node, outputs))]  # type: Set[str], List[List[Any]]
-    while waiting:
-        for node in waiting.pop():
-            yield node
-            if node.op == ENGINE_OPERATION:
-                continue
-            for called in _called(node):
-                if called in functions and called not in seen:
-                    seen.add(called)
-                    waiting.append(list(functions[called].node_def))
-
-
-def _needed(nodes, outputs):
-    # type: (Any, List[str]) -> Iterator[Any]
-    by_name = {node.name: node for node in nodes}
-    waiting, seen = [_node_name(name) for name in outputs], set()  # type: List[str], Set[str]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name not in by_name:
-            continue
-        seen.add(name)
-        yield by_name[name]
-        waiting += [_node_name(one) for one in by_name[name].input]
-
-
-def _node_name(tensor):
-    # type: (str) -> str
-    return tensor.lstrip("^").split(":")[0]
-
-
-def _called(node):
-    # type: (Any) -> Iterator[str]
-    """Functions that a node may run: of calls, conditions and loops."""
-    for value in node.attr.values():
-        if value.HasField("func"):
-            yield value.func.name
-        for function in value.list.func:
-            yield function.name
 
 
 def _segment_nodes(node, functions):

@@ -19,6 +19,7 @@ A backend module has
 * where wanted, ``RUNNER_TAKES``: which of ``"device"`` (``"cpu"``, ``"cuda"`` or ``"edgetpu"``), ``"options"`` (the card's table for
   this backend, ``{}`` where it has none) and ``"task"`` (``"classification"`` or ``"detection"``) the ``Runner`` takes too, as keyword
   arguments. ``convert`` finds the first two in its request, and ``task`` where it is ``"detection"``.
+* where wanted, ``VARIANTS``: which variants of a model's graph its ``convert`` can make (``variant`` of a request).
 
 Any module may be absent from an archive; ``--backend NAME=FILE`` adds one from elsewhere.
 """
@@ -39,6 +40,7 @@ BUILT_IN = ("tensorflow", "tflite", "onnxruntime", "edgetpu", "tensorrt", "tftrt
 # What a conversion or a prediction is made with, besides the backend's own file.
 SHARED_MODULES = (
     "batches.py",
+    "graph_nodes.py",
     "model_outputs.py",
     "quantization.py",
     "tensorflow_device.py",
@@ -66,14 +68,17 @@ OWN_MODULES = {
         "edgetpu_library.py",
         "tflite_file.py",
         "tflite_nodes.py",
+        "tftrt_graph.py",
     ),
     "onnxruntime": _OF_ONNX_AND_TORCH + ("onnx_precision.py",),
-    "tflite": ("tflite_file.py", "tflite_nodes.py"),
+    "tensorflow": ("nms_placement.py", "tftrt_graph.py"),
+    "tflite": ("tflite_file.py", "tflite_nodes.py", "tftrt_graph.py"),
     "tensorrt": _OF_ONNX_AND_TORCH + ("engine_origin.py", "onnx_precision.py", "pycuda_device.py", "tensorrt_api.py"),
     "tftrt": (
         "cuda_device.py",
         "engine_origin.py",
         "gpu_memory.py",
+        "nms_placement.py",
         "own_log.py",
         "tftrt_api.py",
         "tftrt_graph.py",

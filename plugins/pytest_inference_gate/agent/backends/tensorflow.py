@@ -3,13 +3,14 @@
 import os
 from typing import Any, Callable, Dict, List  # noqa: F401
 
-from .. import model_outputs, tensorflow_device, tftrt_graph
+from .. import model_outputs, nms_placement, tensorflow_device, tftrt_graph
 from .. import tensorflow_sources as sources
 from ..failures import LoadError, Unsupported
 
 NAME = "tensorflow"
 PRECISIONS = ("fp32",)
 RUNNER_TAKES = ("device",)
+VARIANTS = nms_placement.VARIANTS
 
 
 def availability(packages):
@@ -33,14 +34,16 @@ def convert(request, progress):
     # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
     if request["precision"] not in PRECISIONS:
         raise Unsupported("the backend tensorflow has no precision %r; it has %s" % (request["precision"], ", ".join(PRECISIONS)))
+    variant = request.get("variant")
+    nms_placement.refuse_unknown(variant, request.get("device", "cpu"))
     directory = os.path.join(request["output_directory"], "saved_model")
     tf = sources.save(request, directory, progress)
     nodes = tftrt_graph.nodes_of(directory)
-    return {
-        "model": "saved_model",
-        "converter": sources.converter_versions(tf),
-        "details": {"nodes": {"before": nodes, "after": nodes, "converted": None}},
-    }
+    details = {"nodes": {"before": nodes, "after": nodes, "converted": None}}  # type: Dict[str, Any]
+    if variant is not None:
+        placement = nms_placement.place_in_saved_model(directory, variant)
+        details.update(nms=nms_placement.details(placement), remarks=nms_placement.remarks(placement))
+    return {"model": "saved_model", "converter": sources.converter_versions(tf), "details": details}
 
 
 def runtime():

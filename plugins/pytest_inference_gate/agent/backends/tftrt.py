@@ -12,7 +12,17 @@ import sys
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple  # noqa: F401
 
-from .. import cuda_device, engine_origin, gpu_memory, model_outputs, system_packages, tftrt_api, tftrt_graph, tftrt_log
+from .. import (
+    cuda_device,
+    engine_origin,
+    gpu_memory,
+    model_outputs,
+    nms_placement,
+    system_packages,
+    tftrt_api,
+    tftrt_graph,
+    tftrt_log,
+)
 from .. import tensorflow_sources as sources
 from ..failures import BuildError, LoadError, Unsupported
 from ..own_log import OwnLog
@@ -20,6 +30,7 @@ from ..own_log import OwnLog
 NAME = "tftrt"
 PRECISIONS = ("fp32", "fp16", "int8")
 RUNNER_TAKES = ("device", "options")
+VARIANTS = nms_placement.VARIANTS
 # What only NVIDIA's builds for Jetson, and its containers, call TensorFlow.
 DISTRIBUTIONS = sources.DISTRIBUTIONS + ("tensorflow-gpu", "nvidia-tensorflow")
 LIBRARIES = (
@@ -117,6 +128,7 @@ def convert(request, progress):
     if precision not in PRECISIONS:
         raise Unsupported("the backend tftrt has no precision %r; it has %s" % (precision, ", ".join(PRECISIONS)))
     _on_cuda(request.get("device", "cuda"))
+    nms_placement.refuse_unknown(request.get("variant"), "cuda")
     options = request.get("options") or {}
     settings = _settings(request, options)
     if tftrt_api.needs_calibration(settings) and not request.get("calibration"):
@@ -169,7 +181,7 @@ def _convert(request, settings, memory_limit, log, progress):
     gpu_memory.check(settings.workspace_bytes, memory_limit, gpu_memory.free_bytes(), tftrt_api.default_workspace(tf, module))
     directory = os.path.join(request["output_directory"], SAVED_MODEL)
     make = _convert_saved_model if style in ("direct", "parameters") else _convert_graph
-    summary, nodes_before, begun = make(tf, module, style, request, settings, memory_limit, directory, log, progress)
+    summary, nodes_before, begun, placement = make(tf, module, style, request, settings, memory_limit, directory, log, progress)
     here = _here()
     text = log.text()
     counted = tftrt_graph.count(*tftrt_graph.read(directory))
@@ -194,6 +206,9 @@ def _convert(request, settings, memory_limit, log, progress):
         "coverage": coverage(counted, native, tftrt_log.reasons(text), "TensorFlow %s" % tf.__version__),
         "remarks": _remarks(counted, summary, native),
     }
+    if placement is not None:
+        details["nms"] = nms_placement.details(placement)
+        details["remarks"] += nms_placement.remarks(placement)
     versions = dict(sources.converter_versions(tf), **here)
     return {"model": SAVED_MODEL, "converter": {key: value for key, value in versions.items() if value}, "details": details}
 
@@ -217,14 +232,17 @@ def _pictures(request):
 
 def _convert_saved_model(tf, module, style, request, settings, memory_limit, directory, log, progress):
     # type: (Any, Any, str, Dict[str, Any], tftrt_api.Settings, Optional[int], str, OwnLog, Callable[[str], None]) -> Any
-    """With TensorFlow 2. Returns the converter's summary, the number of nodes before, and where in the log the building began."""
+    """With TensorFlow 2. Returns the converter's summary, the number of nodes before, where in the log the building began, and where the
+    suppression was put, if it was."""
     import numpy
 
+    variant = request.get("variant")
     original = tempfile.mkdtemp(prefix="inference-gate-")
     try:
         # The converter is made first: it says at once where TF-TRT is missing or does not fit, before a large model is read.
         converter = tftrt_api.new_v2(module, style, original, settings)
         sources.save(request, original, progress, tf)
+        placement = None if variant is None else nms_placement.place_in_saved_model(original, variant)
         graph_def, outputs = tftrt_graph.read(original)
         tftrt_api.require_ranges(settings, tftrt_graph.operations(graph_def))
         nodes_before = tftrt_graph.count(graph_def, outputs).nodes
@@ -242,7 +260,7 @@ def _convert_saved_model(tf, module, style, request, settings, memory_limit, dir
         converter.save(directory)
     finally:
         shutil.rmtree(original, ignore_errors=True)
-    return summary, nodes_before, begun
+    return summary, nodes_before, begun, placement
 
 
 def _convert_graph(tf, module, style, request, settings, memory_limit, directory, log, progress):
@@ -250,6 +268,8 @@ def _convert_graph(tf, module, style, request, settings, memory_limit, directory
     """With TensorFlow 1, whose converters take a graph of constants."""
     config = tftrt_api.session_config(tf, memory_limit)
     graph = tftrt_api.Graph(*sources.frozen_graph(tf, request, config, progress))
+    variant = request.get("variant")
+    placement = None if variant is None else nms_placement.place(graph.graph_def, graph.outputs, variant)
     tftrt_api.require_ranges(settings, tftrt_graph.operations(graph.graph_def))
     nodes_before = len(graph.graph_def.node)
     begun = len(log.text())
@@ -257,7 +277,7 @@ def _convert_graph(tf, module, style, request, settings, memory_limit, directory
     converted = tftrt_api.convert_graph(tf, module, style, graph, settings, config, _pictures(request))
     progress("writing the converted model")
     tftrt_api.write_saved_model(tf, directory, converted, graph.input, graph.outputs)
-    return None, nodes_before, begun
+    return None, nodes_before, begun, placement
 
 
 def _write_provenance(directory, provenance):

@@ -27,7 +27,7 @@ def create_inference_graph(
             "is TensorRT %s. Please make sure that correct version of TensorRT is available" % (faults.LINKED, faults.LOADED)
         )
         raise RuntimeError("Incompatible TensorRT library version")
-    faults.before_converting(tf)
+    faults.before_converting(tf, input_graph_def)
     return graphs.convert(
         tf,
         input_graph_def,

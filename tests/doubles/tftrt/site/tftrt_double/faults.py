@@ -27,9 +27,11 @@ def checked_versions():
         raise RuntimeError("Incompatible loaded TensorRT versions")
 
 
-def before_converting(tf):
+def before_converting(tf, graph_def):
+    """``abort_on_processor``: as the real one up to TensorFlow 1.15, on a device that is named without its job."""
     fault = setting("FAULT")
-    if fault == "abort":
+    without_job = any(node.device == "/device:CPU:0" for node in graph_def.node)
+    if fault == "abort" or (fault == "abort_on_processor" and without_job):
         say("2020-02-10 10:00:00.1: F tensorflow/core/util/device_name_utils.cc:92] Check failed: IsJobName(job)")
         os.abort()
     if fault == "hang":

@@ -43,7 +43,7 @@ class TrtGraphConverter:
         self._session_config = session_config
 
     def convert(self):
-        faults.before_converting(tf)
+        faults.before_converting(tf, self._graph_def)
         self._converted_graph_def = graphs.convert(tf, self._graph_def, self._outputs, *self._settings, report_it=False)
         return self._converted_graph_def
 

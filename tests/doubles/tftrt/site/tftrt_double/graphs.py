@@ -41,6 +41,12 @@ SAYS = {
 }
 
 
+def loop_nodes(graph_def):
+    """The names of all nodes in loops of TensorFlow 1: real TF-TRT converts none of them either."""
+    loops = {node.name.rsplit("/", 1)[0] + "/" for node in graph_def.node if node.op == "LoopCond"}
+    return {node.name for node in graph_def.node if node.name.startswith(tuple(loops))} if loops else set()
+
+
 def denied():
     return set(filter(None, setting("DENY").split(",")))
 
@@ -82,9 +88,9 @@ def segments_of(graph_def, outputs, minimum):
     for node in graph_def.node:
         for name in node.input:
             users.setdefault(node_name(name), set()).add(node.name)
-    found, current, not_these = [], [], NEVER | denied()
+    found, current, not_these, in_loops = [], [], NEVER | denied(), loop_nodes(graph_def)
     for node in nodes:
-        if node.op in not_these or node.name in outputs:
+        if node.op in not_these or node.name in outputs or node.name in in_loops or node.op.startswith("TensorArray"):
             found, current = [*found, current], []
         else:
             current.append(node)
@@ -117,10 +123,16 @@ def report(graph_def, segments, minimum):
 
 
 def convert(tf, graph_def, outputs, minimum, precision, name_of, workspace, cached, report_it=True):
-    """The graph with its segments in engines. A graph of constants alone needs no order of side effects, so control inputs go."""
+    """The graph with its segments in engines. A graph of constants alone needs no order of side effects, so control inputs go, but for
+    those in loops, which say to which loop a constant belongs."""
     original, graph_def = graph_def, graph_pb2.GraphDef()
     graph_def.CopyFrom(original)
+    in_loops = loop_nodes(graph_def)
     for node in graph_def.node:
+        if "_class" in node.attr:  # beside which other node it is to be placed, which may be inside an engine then
+            del node.attr["_class"]
+        if node.name in in_loops:
+            continue
         kept = [name for name in node.input if not name.startswith("^")]
         del node.input[:]
         node.input.extend(kept)

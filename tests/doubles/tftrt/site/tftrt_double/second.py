@@ -31,10 +31,10 @@ class Converter:
             raise ValueError("Should specify calibration_input_fn because INT8 calibration is needed")
         if not self._need_calibration and calibration_input_fn:
             raise ValueError("Should not specify calibration_input_fn because INT8 calibration is not needed")
-        faults.before_converting(tf)
         model = load.load(self._directory, ["serve"])
         self._original = model.signatures["serving_default"]
         self._frozen = convert_to_constants.convert_variables_to_constants_v2(self._original)
+        faults.before_converting(tf, self._frozen.graph.as_graph_def())
         self._outputs = [tensor.name for tensor in self._frozen.outputs]
         self._converted_graph_def = graphs.convert(
             tf,
