@@ -26,6 +26,7 @@ from .outcome import Outcome, OutcomeKind, Stage, StageFailed
 DEFAULT_SECONDS = {
     "start": 60.0,
     "probe": 60.0,
+    "describe": 600.0,
     "convert": 1800.0,
     "load": 300.0,
     "predict": 1800.0,
@@ -43,7 +44,7 @@ _DOING = {
     "predict": "predicting",
     "measure": "measuring",
 }
-_DOING_WITHOUT_A_STAGE = {"probe": "probing", "canary": "running the canary"}
+_DOING_WITHOUT_A_STAGE = {"probe": "probing", "describe": "reading the model", "canary": "running the canary"}
 _STAGE_OF_VERB = {"measure_block": "measure", "stream": "measure", "stream_block": "measure"}
 _STAGES: tuple[str, ...] = get_args(Stage)
 _KINDS: tuple[str, ...] = get_args(OutcomeKind)

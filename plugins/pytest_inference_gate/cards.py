@@ -35,14 +35,14 @@ _NAME_PATTERN = r"^[a-z0-9][a-z0-9_.]*$"
 _SHA256_PATTERN = r"^[0-9a-f]{64}$"
 _SHA256_PREFIX_PATTERN = r"^[0-9a-f]{8,63}$"
 _MD5_PATTERN = r"^[0-9a-f]{32}$"
-_FUNCTION_PATTERN = r"^(keras\.applications|torchvision\.models)\.[A-Za-z0-9_.]+$"
+_FUNCTION_PATTERN = r"^((keras\.applications|torchvision\.models)\.[A-Za-z0-9_.]+|keras\.Sequential)$"
 _PATTERNS_IN_WORDS = {
     _NAME_PATTERN: "lower-case letters, digits, '_' and '.', beginning with a letter or a digit",
     _SHA256_PATTERN: "64 lower-case hexadecimal digits",
     _SHA256_PREFIX_PATTERN: "8 to 63 lower-case hexadecimal digits, the first ones of a SHA-256",
     _MD5_PATTERN: "32 lower-case hexadecimal digits",
     _FUNCTION_PATTERN: "the dotted name of a constructor in keras.applications or torchvision.models, such as "
-    "'keras.applications.MobileNetV2' or 'torchvision.models.mobilenet_v2'",
+    "'keras.applications.MobileNetV2' or 'torchvision.models.mobilenet_v2', or 'keras.Sequential' with layers",
     **PATTERNS_IN_WORDS,
 }
 
@@ -66,7 +66,11 @@ CheckpointFormat = Literal[
 
 
 class Architecture(CardSection):
-    """A constructor of ``keras.applications`` or ``torchvision.models``, called with ``arguments`` and no weights."""
+    """A constructor of ``keras.applications`` or ``torchvision.models``, called with ``arguments`` and no weights.
+
+    Or ``keras.Sequential``, whose one argument ``layers`` is a list of tables: ``layer`` names a class of ``keras.layers``, the rest are
+    its arguments.
+    """
 
     function: Annotated[str, StringConstraints(pattern=_FUNCTION_PATTERN)]
     arguments: dict[str, Any] = {}
@@ -558,6 +562,7 @@ def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
         yield key, f"found {_found(architecture.function)}, expected one in {place} with format {card.checkpoint.format!r}"
         return
     if not of_torchvision:
+        yield from _layer_problems(architecture)
         return
     if card.input.layout != "nchw":
         yield "input.layout", f"found {_found(card.input.layout)}, expected 'nchw': the models of torchvision take channels first"
@@ -567,6 +572,26 @@ def _architecture_problems(card: ModelCard) -> Iterable[Problem]:
                 _dotted(("backends", backend)),
                 f"found a backend that takes no architecture of torchvision, expected {', '.join(_TORCH_BACKENDS)}; "
                 "those of TensorFlow read no checkpoint of PyTorch",
+            )
+
+
+def _layer_problems(architecture: Architecture) -> Iterable[Problem]:
+    """What ``keras.Sequential`` needs."""
+    if architecture.function != "keras.Sequential":
+        return
+    key = "checkpoint.architecture.arguments"
+    layers = architecture.arguments.get("layers")
+    if set(architecture.arguments) != {"layers"} or not isinstance(layers, list) or not layers:
+        yield (
+            key,
+            "found other arguments, expected layers alone with 'keras.Sequential': an array of tables that name a layer each",
+        )
+        return
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Mapping) or not isinstance(layer.get("layer"), str):
+            yield (
+                f"{key}.layers[{index}]",
+                f"found {_found(layer)}, expected a table such as {{ layer = 'Conv2D', filters = 32, kernel_size = 3 }}",
             )
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def hold_to_limits(results: Mapping[str, CaseResult], records: Mapping[str, CaseRecord], cores: float | None) -> list[str]:
     """Judge the limits of one device's cases, both by the cases' ids, and conclude what is over one; returns sentences for the user.
 
-    To be called when all of them are judged otherwise: how a case threads shows beside another one. ``cores`` are those that the device
-    may use, ``None`` where that is not known.
+    To be called when all of them are judged otherwise: how a case threads shows beside another one. ``cores`` are those that were
+    free for them, ``None`` where that is not known.
     """
     note_thread_speedups(results.values())
     with_one = one_thread_cases(results.values())
@@ -68,7 +68,7 @@ def _speedup(result: CaseResult, one: CaseResult | None, cores: float | None) ->
         return {}
     if result.thread_speedup is not None:
         crowded = cores is not None and result.threads > cores
-        remark = f"{counted(result.threads, 'thread')} on a machine that has {cores:g} cores" if crowded else ""
+        remark = f"{counted(result.threads, 'thread')} on {cores:.3g} free cores" if crowded else ""
         return {"thread_speedup": Figure(result.thread_speedup, remark or counted(result.threads, "thread"))}
     if one is None:
         missing = f"the same case with one thread is not in this run: add it with --gate-threads=1,{result.threads}"
@@ -80,12 +80,14 @@ def _speedup(result: CaseResult, one: CaseResult | None, cores: float | None) ->
 def _too_many_threads(results: Iterable[CaseResult], cores: float | None) -> list[str]:
     if cores is None:
         return []
-    counts = {case.threads for case in results if case.latency is not None and case.device == CPU and case.threads > cores}
+    counts = {
+        case.threads for case in results if case.latency is not None and case.device == CPU and case.threads > max(cores, 1)
+    }
     if not counts:
         return []
     numbers = in_words([str(count) for count in sorted(counts)])
     return [
-        f"{numbers} threads on {cores:g} usable cores wait for each other: what they gain here is no measure of how a model threads"
+        f"{numbers} threads had {cores:.3g} free cores and waited for each other: what they gain is no measure of how a model threads"
     ]
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import baseline_commands, bundle_command, doctor, published_command
+from . import baseline_commands, bundle_command, doctor, init_command, published_command
 from .errors import GateError
 
 USAGE = 2
@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Look after the machine and the baselines of pytest-inference-gate. The gate itself is run by pytest: pytest -m cpu.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    init_command.add_parser(commands)
     doctor.add_parser(commands)
     baseline_commands.add_parser(commands)
     bundle_command.add_parser(commands)

@@ -233,14 +233,17 @@ class _PictureFiles(Sequence["NDArray[Any]"]):
     def __getitem__(self, index: int | slice) -> NDArray[Any] | Sequence[NDArray[Any]]:
         if isinstance(index, slice):
             return _PictureFiles(self._paths[index], self._card)
-        return _read_picture(self._paths[index], self._card)
+        return read_picture(self._paths[index], str(self._card.path))
 
 
-def _read_picture(path: Path, card: ModelCard) -> NDArray[Any]:
-    """The pixels of one file: (height, width) for grey, (height, width, 3) for anything in colour."""
+def read_picture(path: Path, asked_by: str) -> NDArray[Any]:
+    """The pixels of one file: (height, width) for grey, (height, width, 3) for anything in colour.
+
+    Raises :class:`EvaluationDataError`, which begins with ``asked_by``.
+    """
     import numpy as np
 
-    with _opened(path, card) as picture:
+    with _opened(path, asked_by) as picture:
         if picture.mode in ("L", "RGB", "F") or picture.mode.startswith("I"):  # I: 16 or 32 bits of grey
             return np.asarray(picture)
         if picture.mode in ("1", "LA", "La"):
@@ -250,13 +253,13 @@ def _read_picture(path: Path, card: ModelCard) -> NDArray[Any]:
 
 def _picture_size(path: Path, card: ModelCard) -> tuple[int, int]:
     """Width and height, from the beginning of the file alone."""
-    with _opened(path, card) as picture:
+    with _opened(path, str(card.path)) as picture:
         width, height = picture.size
         return width, height
 
 
 @contextmanager
-def _opened(path: Path, card: ModelCard) -> Iterator[Image.Image]:
+def _opened(path: Path, asked_by: str) -> Iterator[Image.Image]:
     """The picture; what goes wrong with it, here or in the block, is said in a sentence."""
     from PIL import Image, UnidentifiedImageError
 
@@ -264,12 +267,12 @@ def _opened(path: Path, card: ModelCard) -> Iterator[Image.Image]:
         with Image.open(path) as picture:
             yield picture
     except FileNotFoundError:
-        raise EvaluationDataError(f"{card.path}: the picture {path} is missing; put it there or correct the set.") from None
+        raise EvaluationDataError(f"{asked_by}: the picture {path} is missing; put it there or correct the set.") from None
     except UnidentifiedImageError:
-        raise EvaluationDataError(f"{card.path}: {path} is not a picture that can be read; replace it.") from None
+        raise EvaluationDataError(f"{asked_by}: {path} is not a picture that can be read; replace it.") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise EvaluationDataError(f"{card.path}: the picture {path} cannot be read ({reason}); replace it.") from None
+        raise EvaluationDataError(f"{asked_by}: the picture {path} cannot be read ({reason}); replace it.") from None
 
 
 def _folder_listing(source: DataSource, card: ModelCard, folder: Path, root: Path) -> tuple[list[str], NDArray[np.int64] | None]:
@@ -280,7 +283,7 @@ def _folder_listing(source: DataSource, card: ModelCard, folder: Path, root: Pat
         found = sorted(
             file.relative_to(folder).as_posix()
             for file in folder.rglob("*")
-            if file.is_file() and not file.name.startswith(".") and file.suffix.lower() in _picture_suffixes()
+            if file.is_file() and not file.name.startswith(".") and file.suffix.lower() in picture_suffixes()
         )[: source.limit]
         if not found:
             raise EvaluationDataError(f"{card.path}: there is no picture in {folder}; put some there or correct the card.")
@@ -460,13 +463,13 @@ def _digested(
     for index, name in enumerate(names):
         image = images[index]
         check_picture(image, f"{card.path}: picture {name}", card.preprocessing.maximum)
-        digest = _picture_digest(image)
+        digest = picture_digest(image)
         digests.append(digest)
         whole.update(f"{digest} {'' if labels is None else labels[index]}\n".encode())
     return ImageSet(images, labels, tuple(names), whole.hexdigest(), tuple(digests))
 
 
-def _picture_digest(image: NDArray[Any]) -> str:
+def picture_digest(image: NDArray[Any]) -> str:
     """Equal for equal pixels, whether they are stored as bytes or as floats, as (H, W) or as (H, W, 1)."""
     import numpy as np
 
@@ -491,7 +494,8 @@ def _check_scale(image_set: ImageSet, card: ModelCard, path: Path) -> None:
     )
 
 
-def _picture_suffixes() -> set[str]:
+def picture_suffixes() -> set[str]:
+    """How the names of files end that Pillow reads, in lower case."""
     from PIL import Image
 
     return set(Image.registered_extensions())

@@ -112,8 +112,18 @@ class DeviceGate:
     def hold_to_limits(self, results: Mapping[str, CaseResult]) -> list[str]:
         """Judge what the cards limit, when all else is judged; returns sentences for the user. ``results``: by the tests' parameter."""
         mine = {one.case.id: results[one.case.test_id] for one in self.wanted}
+        return [self.say(text) for text in hold_to_limits(mine, self.run.records, self.free_cores)]
+
+    @property
+    def free_cores(self) -> float | None:
+        """The cores that were there for the cases, without what others used while most were measured; ``None`` where that is not known."""
         cores = self.device.identity.usable_cores or self.device.identity.online_cores
-        return [self.say(text) for text in hold_to_limits(mine, self.run.records, cores)]
+        disturbance = Disturbance.of(
+            replicate.condition for record in self.run.records.values() for replicate in record.all_replicates
+        )
+        if cores is None or disturbance.load is None or not disturbance.mostly:
+            return cores
+        return max(0.0, cores - disturbance.load)
 
     def _veto(self, record: CaseRecord, decision: LatencyDecision | None) -> str | None:
         """Why the latency of a case cannot be trusted: what happened to the machine meanwhile, or since the baseline."""
@@ -269,6 +279,7 @@ class DeviceGate:
             name=device.name,
             compared_sessions=[ComparedSession(session.path.stem, session.datetime) for session in self.compared_sessions],
             software_changes=self.software_changes(),
+            free_cores=self.free_cores,
         )
 
 

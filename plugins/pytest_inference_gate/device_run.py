@@ -120,7 +120,7 @@ class DeviceRun:
             if one.anything
             and self.records[one.case.id].outcome.ok
             and (for_bundle or self._attempt(one, self._require_runtime))
-            and self._attempt(one, self._fetch_and_prepare)
+            and self._attempt(one, partial(self._fetch_and_prepare, for_bundle=for_bundle))
         ]
 
     def conversions(self, *, for_bundle: bool = False) -> list[Task]:
@@ -233,10 +233,10 @@ class DeviceRun:
             cases.append(BundleCase(case.id, case.device, load, inputs, one.accuracy, one.latency, digest, build, pictures))
         return cases
 
-    def _fetch_and_prepare(self, one: WantedCase) -> None:
+    def _fetch_and_prepare(self, one: WantedCase, *, for_bundle: bool) -> None:
         self._preparations.own.checkpoint(one.case.card)
         if one.case.stream is not None:
-            self._find_stream(one.case, one.case.stream)
+            self._find_stream(one.case, one.case.stream, for_bundle=for_bundle)
             if not one.accuracy:
                 return
         inputs, wanted = self._preparations.own.evaluation_inputs(one.case.card), one.case.card.measuring.pictures
@@ -252,13 +252,13 @@ class DeviceRun:
             except GateError as error:
                 raise StageFailed(Outcome("fetch_error", "fetch", str(error))) from None
 
-    def _find_stream(self, case: Case, setting: StreamSetting) -> None:
+    def _find_stream(self, case: Case, setting: StreamSetting, *, for_bundle: bool) -> None:
         record = self.records[case.id]
         scaling = case.card.preprocessing.scaling
         camera = setting.section.camera
         if scaling not in BUILT_IN_SCALINGS:
             why = f"the scaling {scaling!r} is a hook's, which runs in the pytest process alone and not beside a stream's model"
-        elif self._device.runtime.target.recording is not None:
+        elif for_bundle or self._device.runtime.target.recording is not None:
             why = "a bundle has no streams: reach the board by ssh"
         elif camera is not None and self._device.other is not None:
             why = f"two stacks cannot take turns at {setting.section.source}, which never shows a frame twice: give a video"

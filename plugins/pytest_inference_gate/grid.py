@@ -60,6 +60,11 @@ class GridRow:
         """The case with the fewest threads."""
         return self.cases[0]
 
+    @property
+    def kind(self) -> str:
+        """What the ids of its cases say besides: variant, device, stream; empty for most."""
+        return scaling_key(self.first)[-1].lstrip("-")
+
     def with_threads(self, count: int) -> CaseResult | None:
         return next((case for case in self.cases if case.threads == count), None)
 

@@ -14,7 +14,8 @@ from .backends import BACKENDS, KnownBackends, backend_infos, places
 from .cards import ModelCard
 from .cases import Case
 from .errors import GateError
-from .stream_source import StreamOption, stream_settings
+from .stream_option import StreamOption
+from .stream_source import stream_settings
 from .variants_card import variants_of
 
 

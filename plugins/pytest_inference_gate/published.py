@@ -74,9 +74,15 @@ _DETECTION = (
     "ssdlite_mobilenet_v3_small_coco",
 )
 CARDS: Mapping[str, tuple[str, ...]] = {
-    "MobileNet v2 1.0": ("mobilenet_v2_1.0_224", "mobilenet_v2_224_seeded", "mobilenet_v2_keras"),
-    "Inception v3": ("inception_v3",),
-    "DenseNet121": ("densenet121",),
+    "MobileNet v2 1.0": (
+        "mobilenet_v2_1.0_224",
+        "mobilenet_v2_224_seeded",
+        "mobilenet_v2_keras",
+        "flowers_mobilenet_v2",
+        "flowers_mobilenet_v2_seeded",
+    ),
+    "Inception v3": ("inception_v3", "flowers_inception_v3", "flowers_inception_v3_seeded"),
+    "DenseNet121": ("densenet121", "flowers_densenet121", "flowers_densenet121_seeded"),
     "ResNet50": ("resnet50", "resnet50_keras", "resnet50_seeded"),
     "MobileNet v1": ("mobilenet_v1_1.0_224",),
     **{name: (name,) for name in _DETECTION},

@@ -301,7 +301,7 @@ class DeviceResult:
 
     ``name`` tells it from the others where there are several. ``compared_sessions`` are those of its baseline, oldest first;
     ``software_changes`` like ``ai-edge-litert 2.1.0 -> 2.3.0``, None where there is no other software to compare with; ``saved`` the name
-    under which its cases became a baseline.
+    under which its cases became a baseline. ``free_cores`` are those that other processes left to the cases, None where that is not known.
     """
 
     id: str
@@ -312,6 +312,7 @@ class DeviceResult:
     compared_sessions: Sequence[ComparedSession] = ()
     software_changes: Sequence[str] | None = None
     saved: str | None = None
+    free_cores: float | None = None
 
 
 @dataclass(frozen=True)

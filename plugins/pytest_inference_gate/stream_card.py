@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, StringConstraints
 
 from .card_section import CardSection
+from .stream_option import CAMERA
 
-CAMERA = "camera:"
 DEFAULT_MAXIMUM_FRAMES = 300  # ten seconds of most videos
 
 _NonEmpty = Annotated[str, StringConstraints(min_length=1)]

@@ -288,6 +288,26 @@ def test_a_seed_gives_the_same_model_byte_for_byte_and_another_seed_another(benc
     assert numpy.ptp(outputs, axis=0).max() > 0.01  # it tells pictures apart
 
 
+LAYERS = [
+    {"layer": "Conv2D", "filters": 4, "kernel_size": 3},
+    {"layer": "Flatten"},
+    {"layer": "Dense", "units": 4, "activation": "softmax"},
+]
+
+
+PROGRAM = {"function": "keras.Sequential", "arguments": {"layers": [{"layer": "Lambda", "function": "print"}]}}
+
+
+def test_a_card_can_list_the_layers_of_a_seeded_network(bench: Bench) -> None:
+    architecture = {"function": "keras.Sequential", "arguments": {"layers": LAYERS}}
+    settings = {"input": MOBILENET, "architecture": architecture}
+    model, result = bench.convert("tflite", "fp32", "seeded", None, seed=1, directory="layers", **settings)
+    outputs = bench.predict("tflite", "fp32", model, pictures="mobilenet_pictures.npy", input=MOBILENET)
+    assert outputs.shape[1] == 4
+    assert numpy.ptp(outputs, axis=0).max() > 0.01
+    assert result["details"]["operators"]["CONV_2D"] == 1
+
+
 @pytest.mark.parametrize("backend", ["tflite", "onnxruntime"])
 def test_files_of_the_runtimes_own_format_are_passed_through(bench: Bench, backend: str) -> None:
     own, _ = bench.convert(backend, "fp32", "keras", "model.keras")
@@ -341,10 +361,16 @@ def refusal(ask: Callable[[], object]) -> tuple[str, str]:
         (("tflite", "fp32", "onnx", "model.onnx"), {}, "unsupported", "no checkpoint of the format 'onnx'"),
         (("tensorflow", "int8", "keras", "model.keras"), {}, "unsupported", "no precision 'int8'"),
         (("onnxruntime", "full_int8", "keras", "model.keras"), {}, "unsupported", "no precision 'full_int8'"),
+        (
+            ("tflite", "fp32", "seeded", None),
+            {"seed": 1, "architecture": PROGRAM},
+            "build_error",
+            "no layer Lambda that a card can",
+        ),
     ],
 )
 def test_what_cannot_be_converted(
-    bench: Bench, arguments: tuple[str, str, str, str], source: dict[str, Any], kind: str, words: str
+    bench: Bench, arguments: tuple[str, str, str, Any], source: dict[str, Any], kind: str, words: str
 ) -> None:
     found, message = refusal(lambda: bench.convert(*arguments, **source))
     assert (found, words in message) == (kind, True), message

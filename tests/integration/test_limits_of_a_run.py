@@ -6,7 +6,7 @@ TOO_LARGE = "[limits]\nsize_bytes = 1\nmedian_seconds = 60"
 
 def test_a_case_over_its_limit_fails_its_latency_test_and_is_no_baseline(linear_project):
     linear_project.write_card(extra=TOO_LARGE)
-    result, document = linear_project.gate_json("--benchmark-save=before")
+    result, document = linear_project.gate_json("--benchmark-save=before", "--gate-replicates=1")
     assert result.ret == 1
     result.assert_outcomes(passed=1, failed=1)
     (case,) = document["cases"]
@@ -47,7 +47,7 @@ def test_without_latency_the_accuracy_s_test_fails(linear_project):
 
 def test_the_speed_up_of_threads_needs_the_case_with_one(linear_project):
     linear_project.write_card(extra='[limits]\nthread_speedup = { "2" = 0.001, "3" = 5.0 }')
-    result, document = linear_project.gate_json("--gate-threads=1,2,3", "-k", "latency")
+    result, document = linear_project.gate_json("--gate-threads=1,2,3", "--gate-replicates=1", "-k", "latency")
     one, two, three = document["cases"]
     assert (one["thread_speedup"], one["limits"]) == (None, [])
     assert two["thread_speedup"] > 0
@@ -55,6 +55,6 @@ def test_the_speed_up_of_threads_needs_the_case_with_one(linear_project):
     assert three["limits"][0]["found"] == three["thread_speedup"]
     result.assert_outcomes(passed=2, failed=1, deselected=3)
 
-    result, document = linear_project.gate_json("--gate-threads=2", "-k", "latency")
+    result, document = linear_project.gate_json("--gate-threads=2", "--gate-replicates=1", "-k", "latency")
     assert document["cases"][0]["verdict"] == "over_limit"
     result.stdout.fnmatch_lines(["*the same case with one thread is not in this run: add it with --gate-threads=1,2*"])

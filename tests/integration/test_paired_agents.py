@@ -148,9 +148,9 @@ def test_a_side_that_dies_between_its_blocks_is_named(stacks: Stacks, candidate:
     this, other = stacks.side("this"), stacks.side("other")
     rounds_of = BlockPlan.rounds_of
 
-    def kill_and_go_on(plan: BlockPlan, seconds: float) -> int:
+    def kill_and_go_on(plan: BlockPlan, seconds: float, pictures: int) -> int:
         psutil.Process(dict(stacks.started)["this" if candidate else "other"]).kill()
-        return rounds_of(plan, seconds)
+        return rounds_of(plan, seconds, pictures)
 
     monkeypatch.setattr(BlockPlan, "rounds_of", kill_and_go_on)
     with pytest.raises(SideFailed) as caught:

@@ -2,8 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+from ssh_server import LoopbackBoard
 
 cv2 = pytest.importorskip("cv2")
 import numpy  # noqa: E402
@@ -105,6 +110,26 @@ def test_the_option_makes_streams_of_all(linear_project):
     result.assert_outcomes(passed=2, failed=1)
     assert [case["id"] for case in document["cases"]] == [CASE, f"{CASE}-stream"]
     result.stdout.fnmatch_lines(["*other.mp4 is not a video that OpenCV can read: give another file, or convert it*"])
+
+
+def test_a_video_is_sent_to_a_board(project, monkeypatch):
+    with tempfile.TemporaryDirectory(prefix="board-") as folder:
+        board = LoopbackBoard(Path(folder))
+        board.start()
+        monkeypatch.setenv("INFERENCE_GATE_SSH", board.environment["INFERENCE_GATE_SSH"])
+        result, document = project.gate_json(f"--gate-target={board.url}", "--gate-replicates=1", "-k", "stream")
+        kept = board.kept()
+        board.stop()
+    assert result.ret == 0, result.stdout.str()
+    assert document["cases"][0]["stream"]["frames"] == 20
+    assert "scene.mp4" in kept and "inputs.npy" not in kept
+
+
+def test_a_bundle_has_no_streams_and_says_so(project):
+    command = [sys.executable, "-m", "pytest_inference_gate", "bundle", "export", "board.zip", "--replicates=1"]
+    done = subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"not in the bundle: {CASE}-stream: a bundle has no streams: reach the board by ssh" in done.stdout
 
 
 def test_what_a_video_lacks_is_a_note(project):

@@ -201,6 +201,25 @@ class TestACamera:
             streamed(Model(), wish(url, pace="frames", overlap=overlap))
 
 
+def test_a_detector_s_answer_is_how_many_it_shows(video: Path) -> None:
+    class Detector(Model):
+        def get_outputs(self) -> list[Any]:
+            boxes = np.tile(np.array([0.1, 0.1, 0.5, 0.5], np.float32), (1, 4, 1))
+            scores = np.array([[0.9, 0.6, 0.2, 0.05]], np.float32)
+            return [boxes, np.zeros((1, 4), np.float32), scores, np.array([4.0], np.float32)]
+
+    settings = {
+        "kind": "postprocessed",
+        "outputs": {"boxes": 0, "classes": 1, "scores": 2, "count": 3},
+        "classes": 3,
+        "first_class": 0,
+        "score_threshold": 0.1,
+        "maximum_detections": 100,
+        "shown_from": 0.3,
+    }
+    assert set(streamed(Detector(), wish(video, detection=settings))["answers"]) == {2}
+
+
 def test_an_error_of_the_model_ends_an_overlapped_stream(video: Path) -> None:
     class Broken(Model):
         def infer(self) -> None:

@@ -176,6 +176,19 @@ def test_an_architecture_of_torchvision_has_its_own_reference(tmp_path: Path) ->
         ({"checkpoint": '{ format = "seeded", seed = 1 }'}, ["checkpoint.architecture: found nothing"]),
         ({"checkpoint": '{ format = "keras", file = "a", seed = 1 }'}, ["checkpoint.seed: found a value, expected none"]),
         (
+            {
+                "checkpoint": '{ format = "seeded", seed = 1, architecture = { function = "keras.Sequential", arguments = { units = 4 } } }'
+            },
+            ["checkpoint.architecture.arguments: found other arguments, expected layers alone"],
+        ),
+        (
+            {
+                "checkpoint": '{ format = "seeded", seed = 1, architecture = { function = "keras.Sequential", '
+                "arguments = { layers = [{ units = 4 }] } } }"
+            },
+            ["checkpoint.architecture.arguments.layers[0]: found a table, expected a table such as { layer ="],
+        ),
+        (
             {"checkpoint": '{ format = "onnx", file = "a", architecture = { function = "keras.applications.VGG16" } }'},
             ["checkpoint.architecture: found a value, expected none with format 'onnx'"],
         ),

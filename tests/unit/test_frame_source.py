@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,19 @@ class TestACamera:
                 arrivals = [arrival for _, arrival, _, _ in taken]
                 assert taken[0][0].shape == (48, 64, 3)
                 assert 1 <= numbers[0] < numbers[1] and arrivals[0] < arrivals[1]
+            finally:
+                camera.close()
+
+    def test_leaves_a_frame_alone_that_was_taken(self) -> None:
+        with network_camera(60, rate=100.0, hangs=True) as url:
+            camera = Camera(cv2, url, 5.0)
+            try:
+                first = camera.take()
+                kept = np.array(first[0])
+                time.sleep(0.3)  # some thirty frames
+                np.testing.assert_array_equal(first[0], kept)
+                later = camera.take()
+                assert later[3] > first[3] + 3 and (later[0] != kept).any()
             finally:
                 camera.close()
 

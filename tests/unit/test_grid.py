@@ -11,6 +11,7 @@ from report_examples import accuracy as accuracy_of
 
 from pytest_inference_gate.decision import decide
 from pytest_inference_gate.grid import GridRow, remarks_across_models, remarks_on_model, rows_by_model
+from pytest_inference_gate.published import figures_file, read_figures
 from pytest_inference_gate.report.grid_table import grid_lines
 from pytest_inference_gate.report.tables import DEFAULT_TABLE, TABLES, table_named
 from pytest_inference_gate.report.terminal import summary_lines, table_lines
@@ -137,6 +138,45 @@ class TestRemarks:
         assert GridRow((detected(drop=0.01),)).wrecked is False
 
 
+class TestTheExperiment:
+    """What was published of four networks on a Jetson Nano (baselines/published, ptq-2019), as the grid would have told it."""
+
+    def published(self, model: str) -> list[CaseResult]:
+        rows = [
+            row
+            for row in read_figures(figures_file())
+            if row.source == "ptq-2019" and row.model == model and row.backend != "edgetpu"
+        ]
+        top1 = {(row.backend, row.precision): float(row.value) for row in rows if row.metric == "top1"}
+        cases = []
+        for row in rows:
+            if row.device == "Jetson Nano" and row.metric == "latency_mean" and row.threads is not None:
+                case = measured(model, str(row.precision), compared=False)
+                case.threads, case.id = int(row.threads), case.id.replace("-t1", f"-t{row.threads}")
+                assert case.latency is not None and case.accuracy is not None
+                case.latency = replace(case.latency, median=float(row.value) / 1000)
+                found, before = top1["tflite", row.precision], top1["tensorflow", "fp32"]
+                figures = replace(case.accuracy.figures, top1=found, reference_top1=before, drop=before - found, mcnemar_p=None)
+                case.accuracy = replace(case.accuracy, figures=figures)
+                cases.append(case)
+        note_thread_speedups(cases)
+        return cases
+
+    def test_dynamic_range_wrecked_one_network_and_did_not_thread(self) -> None:
+        assert remarks(self.published("MobileNet v2 1.0")) == [
+            "dynamic: top-1 0.758 -> 0.458; the other four lose at most 0.019",
+            "dynamic: 2, 3 or 4 threads are no faster than 1 (x1.09, x1.09, x1.10); the other four gain x1.94 to x2.39",
+            "beyond 3 threads little is gained: fp32 (x1.95, with 4 x1.83), fp16 (x1.94, with 4 x1.84)",
+        ]
+        assert remarks(self.published("Inception v3"))[0].startswith(
+            "dynamic: 2, 3 or 4 threads are no faster than 1 (x1.00, x1.01, x1.01)"
+        )
+        models = rows_by_model([case for name in ("MobileNet v2 1.0", "DenseNet121") for case in self.published(name)])
+        assert remarks_across_models(models, lambda row: row.first.precision) == [
+            "dynamic wrecks MobileNet v2 1.0 (top-1 0.758 -> 0.458), and spares DenseNet121"
+        ]
+
+
 def lines_of(run: RunResult, width: int = 100) -> list[str]:
     return grid_lines(run, width)
 
@@ -189,6 +229,12 @@ class TestTheTable:
         lines = lines_of(run_of(*grid(), *other, mode="measure"))
         assert any(line.startswith("backend") for line in lines)
         assert any(line.startswith("- onnxruntime int8: top-1") for line in lines)
+
+    def test_variants_and_streams_have_rows_of_their_own(self) -> None:
+        streams = [replace(case, id=f"{case.id}-stream") for case in grid()]
+        note_thread_speedups(streams)
+        lines = lines_of(run_of(*grid(), *streams, mode="measure"))
+        assert [line.split()[1] for line in lines if line.startswith("int8 ")] == ["-", "stream"]
 
     def test_a_verdict_of_some_threads_names_them_and_has_its_colour(self) -> None:
         cases = grid()

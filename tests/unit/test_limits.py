@@ -214,9 +214,9 @@ class TestACase:
     def test_more_threads_than_cores_are_told(self, case: Any) -> None:
         limits = 'thread_speedup = { "4" = 1.8 }'
         results, notices = held([record_of(case(limits, threads=count), 0.01) for count in (1, 4)], cores=2)
-        assert "(4 threads on a machine that has 2 cores)" in results[case(limits, threads=4).id].reason
+        assert "(4 threads on 2 free cores)" in results[case(limits, threads=4).id].reason
         (notice,) = notices
-        assert notice.startswith("4 threads on 2 usable cores wait for each other")
+        assert notice.startswith("4 threads had 2 free cores and waited for each other")
 
     def test_without_one_thread_nothing_tells_it(self, case: Any) -> None:
         limits = 'thread_speedup = { "2" = 1.3 }'

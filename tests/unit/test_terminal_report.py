@@ -30,6 +30,7 @@ from report_examples import (
     paired,
     paired_latency,
     run_of,
+    streamed,
 )
 
 from pytest_inference_gate.coverage import OperationElsewhere
@@ -708,3 +709,30 @@ digit_scenes-tflite-int8-b1-t1 is inaccurate: mAP 0.6124, the float reference's 
         assert "mAP" not in text and "AP of each class" not in text
         assert "  pictures      200\n" in text
         assert "compared with the other stack, picture by picture" in text
+
+
+class TestStreams:
+    def test_have_a_table_of_their_own(self) -> None:
+        run = run_of(measured(compared=False), streamed(compared=False), streamed(overlapped=True, compared=False))
+        lines = summary_lines(run, width=200)
+        text = "\n".join(lines)
+        assert "1 case on " in text and "2 streams on " in text
+        for cell in ("infer 53 %", "87.5", "12.5", "32.1", "1.404"):
+            assert any(cell in line for line in lines), cell
+        assert "in real time, computed from their own times" in text
+
+    def test_whichever_table_was_chosen(self) -> None:
+        run = run_of(measured(compared=False), streamed(compared=False))
+        lines = summary_lines(run, width=200, table=lambda chosen, *_: [f"chosen for {len(chosen.cases)}"])
+        assert "chosen for 1" in lines and any("1 stream on " in line for line in lines)
+
+    def test_that_got_slower_say_where_the_time_goes(self) -> None:
+        case = streamed(overlapped=True, factor=1.083)
+        assert case.latency is not None
+        text = " ".join(latency_failure_message(case, case.latency.decision).split())
+        assert "frames 750 frames of scene.mp4, 87.5 a second" in text
+        assert (
+            "decode 4.000 ms, preprocess 1.000 ms, infer 6.000 ms, postprocess 0.4200 ms, waiting 1.200 ms; most: infer" in text
+        )
+        assert "12.5 % dropped, answers 32.10 ms old, computed from their own times" in text
+        assert "600 s: last 60 s / first 60 s = 1.404 (11.40 -> 16.00 ms, p = 1e-06)" in text

@@ -68,6 +68,20 @@ def numbers(values: Sequence[int]) -> Child:
     return write
 
 
+def floats(values: Sequence[float]) -> Child:
+    return numbers([struct.unpack("<i", struct.pack("<f", value))[0] for value in values])
+
+
+def data(value: bytes) -> Child:
+    def write(content: bytearray) -> int:
+        _align(content)
+        start = len(content)
+        content.extend(struct.pack("<I", len(value)) + value)
+        return start
+
+    return write
+
+
 def text(value: str) -> Child:
     def write(content: bytearray) -> int:
         _align(content)
@@ -85,7 +99,14 @@ def operator_code(name: str, *, version: int = 1, old_writer: bool = False) -> C
     return table(bytes([min(number, 127)]), custom, version, None if old_writer else number)
 
 
-def model(operators: Sequence[str], *, dtype: str = "int8", old_writer: bool = False) -> bytes:
+def file_of(root: Child, identifier: bytes) -> bytes:
+    """A file with this outermost table."""
+    content = bytearray(b"\0\0\0\0" + identifier)
+    _patch(content, 0, root)
+    return bytes(content)
+
+
+def model(operators: Sequence[str], *, dtype: str = "int8", old_writer: bool = False, metadata: bytes | None = None) -> bytes:
     """A file with one subgraph of these operators, builtin or custom, between one input and one output."""
     names = sorted(set(operators))
     tensors = [table(numbers([1, 4]), bytes([TYPES[dtype]]), 0, text(name)) for name in ("in", "out")]
@@ -96,6 +117,8 @@ def model(operators: Sequence[str], *, dtype: str = "int8", old_writer: bool = F
         tables([table(names.index(name), numbers([0]), numbers([1])) for name in operators]),
     )
     codes = tables([operator_code(name, old_writer=old_writer) for name in names])
-    content = bytearray(b"\0\0\0\0TFL3")
-    _patch(content, 0, table(3, codes, tables([graph]), text("made by hand")))
-    return bytes(content)
+    described = (None, None)
+    if metadata is not None:
+        described = (tables([table(), table(data(metadata))]), tables([table(text("TFLITE_METADATA"), 1)]))
+    root = table(3, codes, tables([graph]), text("made by hand"), described[0], None, described[1])
+    return file_of(root, b"TFL3")

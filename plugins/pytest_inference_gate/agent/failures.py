@@ -15,6 +15,7 @@ _TRACED = "in user code:"
 # How the stages fail where nothing more exact is known.
 KIND_BY_VERB = {
     "probe": "run_error",
+    "describe": "load_error",
     "convert": "build_error",
     "load": "load_error",
     "predict": "run_error",

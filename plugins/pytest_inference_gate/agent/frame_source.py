@@ -222,7 +222,9 @@ class Camera(object):
         self._timeout = timeout
         self._capture = self._open(cv2, camera, timeout)
         self._fresh = threading.Condition()
-        self._latest = None  # type: Optional[Tuple[Any, float, float, int]]
+        self._latest = None  # type: Optional[Tuple[int, float, float, int]]  # which buffer, and what take() tells
+        self._buffers = [None, None, None]  # type: List[Any]  # one is written, one is the latest, one was taken
+        self._taken = -1  # which of them
         self._number = 0
         self._error = None  # type: Optional[str]
         self._stopped = False
@@ -249,11 +251,13 @@ class Camera(object):
 
     def _watch(self):
         # type: () -> None
-        buffers = [None, None, None]  # type: List[Any]  # the one that is written, the latest, and the one that was taken
         while not self._stopped:
+            with self._fresh:
+                used = (self._taken, -1 if self._latest is None else self._latest[0])
+            index = next(number for number in range(3) if number not in used)
             grabbed = self._capture.grab()
             arrival = time.perf_counter()
-            ok, frame = self._capture.retrieve(buffers[self._number % 3]) if grabbed else (False, None)
+            ok, frame = self._capture.retrieve(self._buffers[index]) if grabbed else (False, None)
             decoded = time.perf_counter() - arrival
             with self._fresh:
                 if not ok:
@@ -262,9 +266,9 @@ class Camera(object):
                     )
                     self._fresh.notify_all()
                     break
-                buffers[self._number % 3] = frame
+                self._buffers[index] = frame
                 self._number += 1
-                self._latest = (frame, arrival, decoded, self._number)
+                self._latest = (index, arrival, decoded, self._number)
                 self._fresh.notify_all()
         self._capture.release()
 
@@ -284,8 +288,8 @@ class Camera(object):
                         % (self.name, self._timeout)
                     )
                 self._fresh.wait(left)
-            taken, self._latest = self._latest, None
-            return taken
+            (self._taken, arrival, decoded, number), self._latest = self._latest, None
+            return self._buffers[self._taken], arrival, decoded, number
 
     def close(self):
         # type: () -> None

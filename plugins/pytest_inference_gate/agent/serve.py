@@ -12,7 +12,8 @@ from typing import Any, Callable, Dict, List, Optional  # noqa: F401
 
 from . import guard, probe
 from .backends import Backends
-from .failures import AgentError, LoadError, Unsupported, describe
+from .failures import AgentError, LoadError, Unsupported
+from .failures import describe as describe_failure
 from .protocol import VERSION, FrameDecoder, ProtocolError, encode_frame, receive
 
 SECONDS_FOR_ENERGY = 2.0  # eight samples of power, at the default interval
@@ -89,6 +90,12 @@ class Session:
     def probe(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
         return probe.probe(self._backends)
+
+    def describe(self, arguments, progress):
+        # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
+        from . import describe as descriptions
+
+        return descriptions.describe(arguments, progress)
 
     def convert(self, arguments, progress):
         # type: (Dict[str, Any], Callable[[str], None]) -> Dict[str, Any]
@@ -260,7 +267,7 @@ def _asked_for(backend, arguments):
     return {name: offered[name] for name in wanted}
 
 
-VERBS = ("probe", "convert", "load", "predict", "measure", "measure_block", "stream", "stream_block", "canary")
+VERBS = ("probe", "describe", "convert", "load", "predict", "measure", "measure_block", "stream", "stream_block", "canary")
 
 
 def answer(session, request, send):
@@ -282,7 +289,7 @@ def answer(session, request, send):
         reply = {"id": number, "ok": True, "result": result}
         encode_frame(reply)
     except Exception as error:
-        reply = {"id": number, "ok": False, "error": describe(error, str(verb))}
+        reply = {"id": number, "ok": False, "error": describe_failure(error, str(verb))}
         sys.stderr.write(reply["error"]["traceback"])
         sys.stderr.flush()
     send(reply)

@@ -23,7 +23,7 @@ from .frame_source import import_opencv, median, open_source
 
 WINDOWS = 20  # in a minute, or in a fifth of what is shorter than five minutes: enough for a rank test
 LONGEST_SIDE = 60.0  # seconds
-PROGRESS_SECONDS = 10.0
+PROGRESS_SECONDS = 30.0
 _DIRECT = ("float32", "int8", "uint8")
 
 _clock = time.perf_counter

@@ -94,7 +94,7 @@ def saved_model(tf, request):
     model = tf.saved_model.load(directory)
     if not model.signatures:
         raise BuildError("the SavedModel has no signature: export it with one, as model.export of Keras does")
-    signature = model.signatures[_signature_key(model.signatures)]
+    signature = model.signatures[signature_key(model.signatures)]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     input_name = _member(_one(sorted(inputs), source.get("inputs") or [], "input"), inputs, "input")
     takes = inputs[input_name].shape
@@ -117,7 +117,7 @@ def saved_model(tf, request):
     return model, call
 
 
-def _signature_key(signatures):
+def signature_key(signatures):
     # type: (Any) -> str
     names = sorted(name for name in signatures if not name.startswith("__"))
     return SIGNATURE if SIGNATURE in names else _one(names, [], "signature")
@@ -137,7 +137,7 @@ def _tf1_saved_model(tf, directory, request):
         meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], directory)
         if not meta_graph.signature_def:
             raise BuildError("the SavedModel has no signature: export it with one, as simple_save of TensorFlow 1 does")
-        signature = meta_graph.signature_def[_signature_key(meta_graph.signature_def)]
+        signature = meta_graph.signature_def[signature_key(meta_graph.signature_def)]
         ends = signature.inputs, signature.outputs
         key = _member(_one(sorted(ends[0]), source.get("inputs") or [], "input"), ends[0], "input")
         wanted = _wanted_outputs(

@@ -200,7 +200,13 @@ def _keras_configuration(path):
 
 def _keras(tf, request):
     # type: (Any, Dict[str, Any]) -> Tuple[Any, Callable[[Any], List[Any]]]
-    path = request["source"]["path"]
+    source = request["source"]
+    return _of_model(tf, read_keras(tf, source["path"], bool(source.get("allow_lambda")))[0], request)
+
+
+def read_keras(tf, path, trusted=False):
+    # type: (Any, str, bool) -> Tuple[Any, Any]
+    """The whole model in the Keras file at ``path``, and its configuration as JSON says it. ``trusted``: it may hold program text."""
     is_archive = zipfile.is_zipfile(path)
     configuration = _keras_configuration(path)
     if configuration is None:
@@ -208,15 +214,13 @@ def _keras(tf, request):
             "%s holds weights but no architecture: use the format keras_weights and name the architecture"
             % os.path.basename(path)
         )
-    trusted = bool(request["source"].get("allow_lambda"))
     if not trusted:
         _refuse_lambda(configuration, path)
     options = {"compile": False}
     if is_archive or "safe_mode" in inspect.signature(tf.keras.models.load_model).parameters:
         options["safe_mode"] = not trusted
     with _Named(path, ".keras" if is_archive else ".h5") as named:
-        model = tf.keras.models.load_model(named, **options)
-    return _of_model(tf, model, request)
+        return tf.keras.models.load_model(named, **options), configuration
 
 
 def _of_model(tf, model, request):
@@ -263,12 +267,17 @@ class _Named:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
+_NOT_FROM_CARDS = ("Lambda", "TFSMLayer")  # what runs program code, and what reads a file of its own
+
+
 def _build(tf, request):
     # type: (Any, Dict[str, Any]) -> Any
-    """The model of ``keras.applications`` that the source names, with untrained weights."""
+    """The model of ``keras.applications``, or of layers, that the source describes, with untrained weights."""
     architecture = request["source"].get("architecture")
     if not architecture:
         raise BuildError("a checkpoint of the format %r needs an architecture" % request["source"]["format"])
+    if architecture["function"] == "keras.Sequential":
+        return _of_layers(tf, request, architecture["arguments"]["layers"])
     parts = architecture["function"].split(".")
     if parts[0] == "torchvision":
         raise Unsupported("%s is an architecture of PyTorch, which TensorFlow does not make" % architecture["function"])
@@ -288,6 +297,26 @@ def _build(tf, request):
     if not isinstance(model, tf.keras.Model):
         raise BuildError("%s makes no model" % architecture["function"])
     return model
+
+
+def _of_layers(tf, request, layers):
+    # type: (Any, Dict[str, Any], List[Dict[str, Any]]) -> Any
+    """One layer after the other, each a class of ``keras.layers`` with its arguments."""
+    made = []
+    for layer in layers:
+        arguments = dict(layer)
+        name = arguments.pop("layer")
+        constructor = None if name in _NOT_FROM_CARDS or name.startswith("_") else getattr(tf.keras.layers, name, None)
+        if not (isinstance(constructor, type) and issubclass(constructor, tf.keras.layers.Layer)):
+            raise BuildError(
+                "Keras %s has no layer %s that a card can name" % (getattr(tf.keras, "__version__", tf.__version__), name)
+            )
+        made.append(constructor(**arguments))
+    inputs = tf.keras.Input(tuple(request["input"]["shape"]))
+    outputs = inputs
+    for instance in made:
+        outputs = instance(outputs)
+    return tf.keras.Model(inputs, outputs)
 
 
 def _keras_weights(tf, request):

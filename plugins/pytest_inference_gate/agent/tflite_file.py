@@ -88,13 +88,19 @@ def parse(content):
     if content[4:8] != IDENTIFIER:
         raise NotTfLiteError("it does not begin as a TensorFlow Lite file")
     try:
-        return _model(_Table(content, struct.unpack_from("<I", content, 0)[0]))
+        return _model(root(content))
     except (struct.error, IndexError):
         raise NotTfLiteError("it begins as a TensorFlow Lite file, but was cut or damaged")
 
 
+def root(content):
+    # type: (bytes) -> Table
+    """The outermost table of a FlatBuffers file."""
+    return Table(content, struct.unpack_from("<I", content, 0)[0])
+
+
 def _model(model):
-    # type: (_Table) -> TfLiteFile
+    # type: (Table) -> TfLiteFile
     codes = [_operator(code) for code in model.tables(1)]
     operators, inputs, outputs = [], [], []  # type: List[Operator], List[Tensor], List[Tensor]
     for number, graph in enumerate(model.tables(2)):
@@ -106,7 +112,7 @@ def _model(model):
 
 
 def _signature_outputs(model):
-    # type: (_Table) -> List[Tuple[str, int]]
+    # type: (Table) -> List[Tuple[str, int]]
     for signature in model.tables(7):
         if signature.number(4, "I") == 0:
             return [(tensor.text(0), tensor.number(1, "I")) for tensor in signature.tables(1)]
@@ -114,7 +120,7 @@ def _signature_outputs(model):
 
 
 def _operator(code):
-    # type: (_Table) -> Operator
+    # type: (Table) -> Operator
     old = code.number(0, "b")
     number = code.number(3, "i") if old >= _OLD_CODE_IS_FULL else max(old, code.number(3, "i"))
     version = code.number(2, "i", 1)
@@ -125,14 +131,14 @@ def _operator(code):
 
 
 def _tensor(table):
-    # type: (_Table) -> Tensor
+    # type: (Table) -> Tensor
     number = table.number(1, "b")
     dtype = TENSOR_TYPES[number] if 0 <= number < len(TENSOR_TYPES) else "type %d" % number
     return Tensor(table.text(3), dtype, table.numbers(0))
 
 
-class _Table:
-    """One table of the file, by the numbers of its fields."""
+class Table:
+    """One table of the file, by the numbers of its fields. Raises IndexError or struct.error where the file is damaged."""
 
     def __init__(self, content, position):
         # type: (bytes, int) -> None
@@ -174,13 +180,32 @@ class _Table:
         start, length = self._vector(field, 4)
         return list(struct.unpack_from("<%di" % length, self._content, start)) if length else []
 
+    def floats(self, field):
+        # type: (int) -> List[float]
+        start, length = self._vector(field, 4)
+        return list(struct.unpack_from("<%df" % length, self._content, start)) if length else []
+
+    def long_numbers(self, field):
+        # type: (int) -> List[int]
+        start, length = self._vector(field, 8)
+        return list(struct.unpack_from("<%dq" % length, self._content, start)) if length else []
+
+    def data(self, field):
+        # type: (int) -> bytes
+        start, length = self._vector(field, 1)
+        return self._content[start : start + length]
+
     def text(self, field):
         # type: (int) -> str
-        start, length = self._vector(field, 1)
-        return self._content[start : start + length].decode("utf-8", "replace")
+        return self.data(field).decode("utf-8", "replace")
+
+    def table(self, field):
+        # type: (int) -> Optional[Table]
+        place = self._place(field)
+        return None if place is None else Table(self._content, place + self._read("I", place))
 
     def tables(self, field):
-        # type: (int) -> Iterator[_Table]
+        # type: (int) -> Iterator[Table]
         start, length = self._vector(field, 4)
         for place in range(start, start + 4 * length, 4):
-            yield _Table(self._content, place + self._read("I", place))
+            yield Table(self._content, place + self._read("I", place))

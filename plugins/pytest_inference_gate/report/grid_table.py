@@ -39,7 +39,7 @@ def grid_lines(run: RunResult, width: int = 100, markup: Markup = no_markup) -> 
     for model, block in models.items():
         text += ["", *wrapped(_title(model, block, against=run.mode == "against"), width), "", *(line.rstrip() for line in head)]
         text += [_coloured(next(body).rstrip(), row, run, markup) for row in block]
-        remarks = remarks_on_model(block, name, cores=_cores(run))
+        remarks = remarks_on_model(block, name, cores=run.device.free_cores)
         text += [line for remark in remarks for line in wrapped(f"- {remark}", width, indent="  ")]
     across = remarks_across_models(models, name)
     if across:
@@ -53,12 +53,6 @@ def _title(model: str, rows: Sequence[GridRow], *, against: bool) -> str:
     known = {f"{score.name} {100 * (score.reference or 0.0):.2f} %" for score in scores}
     reference = "of the other stack" if against else "in float"
     return f"{model}, {reference} {known.pop()}" if len(known) == 1 else model
-
-
-def _cores(run: RunResult) -> float | None:
-    identity = run.device.identity
-    found = identity.get("usable_cores") or identity.get("online_cores")
-    return float(found) if isinstance(found, (int, float)) else None
 
 
 def _coloured(line: str, row: GridRow, run: RunResult, markup: Markup) -> str:
@@ -79,8 +73,7 @@ def _identity(rows: Sequence[GridRow]) -> list[_Column]:
         _Column("backend", "backend", lambda row: row.first.backend, number=False),
         _Column("precision", "precision", lambda row: row.first.precision, number=False),
         _Column("batch", "batch", lambda row: f"b{row.first.batch}", number=False),
-        _Column("variant", "variant", lambda row: row.first.variant or NOTHING, number=False),
-        _Column("device", "device", lambda row: row.first.device, number=False),
+        _Column("variant", "variant", lambda row: row.kind or NOTHING, number=False),
     ]
     return [column for column in columns if column.name == "precision" or len({column.cell(row) for row in rows}) > 1]
 

@@ -5,7 +5,8 @@ the product, so that an inference takes that many times as long. ``log`` names a
 ``wait_for`` one for which the conversion waits. ``recorded`` names a folder of recorded distributions, which take the place of this
 machine's clock. ``coverage`` is what the runtime tells of its accelerator, ``converted`` what the converter does, ``remarks`` what it
 remarks. ``builds`` holds what is different with one conversion after the other (the last one stands for all that come later): a builder
-that makes another model of the same each time; ``factor`` slows its recorded clock down. ``other`` holds what is different with the
+that makes another model of the same each time; ``factor`` slows its recorded clock down, and ``gains`` speeds it up, by precision and
+number of threads. ``wrecked`` lists precisions in which the model sees nothing any more. ``other`` holds what is different with the
 other one of two software stacks.
 """
 
@@ -132,7 +133,9 @@ class Runner:
         self.work = int(source.get("work", 1))
         self.recorded = source.get("recorded")
         self.told = source.get("coverage")
-        self.factor = source.get("factor", 1.0)
+        self.factor = source.get("factor", 1.0) / source.get("gains", {}).get(precision, {}).get(str(threads), 1.0)
+        if precision in source.get("wrecked", ()):
+            self.weights = numpy.zeros_like(self.weights)
         self.clock = None
         self.inputs = [
             {"name": "x", "shape": [batch] + list(input["shape"]), "dtype": "float32", "scale": None, "zero_point": None}
