@@ -200,7 +200,7 @@ def frozen_graph(tf, request):
 def _reduced(graph_def, outputs):
     # type: (Any, List[str]) -> Any
     """The graph without what the outputs do not need. One for TensorFlow Lite ends in an operation that TensorFlow does not have."""
-    needed = {node.name for node in _needed(graph_def, outputs)}
+    needed = {node.name for node in graph_nodes.needed(graph_def.node, outputs)}
     reduced = type(graph_def)()
     reduced.CopyFrom(graph_def)
     del reduced.node[:]
