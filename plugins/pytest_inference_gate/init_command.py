@@ -115,7 +115,8 @@ def _report(made: Made) -> list[str]:
             lines.append(f"{what} in {made.folder}: {', '.join(_grouped(paths))}")
     lines += [f"check this: {doubt}" for doubt in made.doubts]
     lines += [f"note: {note}" for note in made.notes]
-    return [*lines, "", "Next:", f"  cd {shlex.quote(str(made.folder))}", "  pytest -m cpu"]
+    there = [f"  cd {shlex.quote(str(made.folder))}"] if made.folder.resolve() != Path.cwd() else []
+    return [*lines, "", "Next:", *there, "  pytest -m cpu"]
 
 
 def _grouped(paths: Sequence[str]) -> list[str]:

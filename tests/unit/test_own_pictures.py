@@ -52,6 +52,13 @@ def test_a_class_called_test_among_others_is_a_class(tmp_path: Path) -> None:
     assert find_pictures(tmp_path).classes == ("cat", "test")
 
 
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    put(tmp_path, "set/a/1.png", "elsewhere/2.png", "set/b/3.png")
+    (tmp_path / "set" / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "a" / "again").symlink_to(tmp_path / "set" / "a")
+    assert [entry.place for entry in find_pictures(tmp_path / "set").entries] == ["a/1.png", "a/more/2.png", "b/3.png"]
+
+
 def test_pictures_without_sub_folders_have_no_labels(tmp_path: Path) -> None:
     put(tmp_path, "2.png", "1.png")
     found = find_pictures(tmp_path)

@@ -122,10 +122,16 @@ def _sub_folders(path: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """All the pictures below, in the order of their paths."""
+    """All the pictures below, in the order of their paths. Links are followed, but not in circles."""
     suffixes = picture_suffixes()
     found = []
-    for parent, _, names in os.walk(folder, followlinks=True):
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         found += [Path(parent, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
     return sorted(found)
 
