@@ -75,8 +75,9 @@ for line in sys.stdin:
                 break
             small = cv2.resize(frame, (width, height))
             if mode == "same":
-                picture = cv2.cvtColor(small, colours).reshape(1, height, width, channels).astype(numpy.float32) /
-                numpy.float32(255) if scale:
+                picture = cv2.cvtColor(small, colours).reshape(1, height, width, channels)
+                picture = picture.astype(numpy.float32) / numpy.float32(255)
+                if scale:
                     picture = numpy.clip(numpy.rint(picture / scale + zero_point), -128, 255).astype(source["dtype"])
                 interpreter.set_tensor(source["index"], picture)
             prepared = clock()
@@ -99,7 +100,6 @@ class Plain:
             [sys.executable, "-c", PLAIN, str(video), str(model), str(threads), mode],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
         )
 
@@ -166,12 +166,12 @@ def stream_request(card: ModelCard, video: Path, frames: int) -> dict[str, Any]:
 def stream_seconds(agent: AgentProcess, request: dict[str, Any]) -> tuple[float, float]:
     """Seconds a frame of everything but the inference, and of the inference: medians over frames.
 
-    What the stream does from one frame's result to the next one's beginning is in its wall time alone, and is added.
+    A frame goes on until the next one begins.
     """
     found = agent.stream(request)
-    totals, inferences = found["rounds"], found["stages"]["infer"]
-    between = (found["wall_seconds"] - sum(totals)) / found["processed"]
-    return median(total - one for total, one in zip(totals, inferences, strict=True)) + between, median(inferences)
+    begins, inferences = found["begins"], found["stages"]["infer"]
+    frames = [after - before - one for before, after, one in zip(begins, begins[1:], inferences, strict=False)]
+    return median(frames), median(inferences)
 
 
 def main() -> int:

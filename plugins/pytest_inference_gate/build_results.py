@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .wording import seconds_in_words
+
 LONGER = 2.0
 """A build counts as slower or faster than the baseline's from this factor on: one build is no measurement."""
 NOTICEABLE_SECONDS = 10.0
@@ -77,4 +79,4 @@ def _time_remarks(seconds: float | None, before: object) -> Iterable[str]:
         return
     slow, fast = max(seconds, before), min(seconds, before)
     if slow - fast >= NOTICEABLE_SECONDS and slow >= LONGER * fast:
-        yield f"its build took {seconds:.3g} s, was {before:.3g} s in the baseline"
+        yield f"its build took {seconds_in_words(seconds)}, was {seconds_in_words(before)} in the baseline"

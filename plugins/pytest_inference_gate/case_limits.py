@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .backends import CPU
+from .build_results import node_counts
 from .limits import Figure, judge_limits
 from .results import CaseResult
 from .stream_limits import stream_figures
@@ -46,6 +47,14 @@ def _figures(result: CaseResult, record: CaseRecord) -> dict[str, Figure]:
         known = [float(value) for value in seconds if isinstance(value, (int, float))]
         complete = len(known) == len(record.builds)
         found["build_seconds"] = Figure(max(known)) if complete else Figure(None, "nothing tells how long it took to build")
+        nodes = [
+            counts.after for build in record.builds if (counts := node_counts(build.provenance)) and counts.after is not None
+        ]
+        found["nodes_after"] = (
+            Figure(float(max(nodes)))
+            if len(nodes) == len(record.builds)
+            else Figure(None, "nothing tells how many nodes its graph has after the conversion")
+        )
     if result.stream is not None:
         found |= stream_figures(result.stream)
     if result.latency is not None and result.stream is None:  # a stream's durations are frames, and not inferences
@@ -67,9 +76,10 @@ def _speedup(result: CaseResult, one: CaseResult | None, cores: float | None) ->
     if result.threads == 1 or result.latency is None or result.stream is not None:
         return {}
     if result.thread_speedup is not None:
-        crowded = cores is not None and result.threads > cores
-        remark = f"{counted(result.threads, 'thread')} on {cores:.3g} free cores" if crowded else ""
-        return {"thread_speedup": Figure(result.thread_speedup, remark or counted(result.threads, "thread"))}
+        told = counted(result.threads, "thread")
+        if cores is not None and result.threads > cores:
+            told += f" on {round(cores, 1):g} free cores"
+        return {"thread_speedup": Figure(result.thread_speedup, told)}
     if one is None:
         missing = f"the same case with one thread is not in this run: add it with --gate-threads=1,{result.threads}"
     else:
@@ -86,9 +96,8 @@ def _too_many_threads(results: Iterable[CaseResult], cores: float | None) -> lis
     if not counts:
         return []
     numbers = in_words([str(count) for count in sorted(counts)])
-    return [
-        f"{numbers} threads had {cores:.3g} free cores and waited for each other: what they gain is no measure of how a model threads"
-    ]
+    free = f"{round(cores, 1):g} free cores"
+    return [f"{numbers} threads had {free} and waited for each other: what they gain is no measure of how a model threads"]
 
 
 def _not_in_this_run(results: Iterable[CaseResult], records: Mapping[str, CaseRecord]) -> list[str]:

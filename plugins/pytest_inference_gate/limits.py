@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .atomic_files import size_text
-from .wording import seconds_in_words
+from .wording import counted, seconds_in_words
 
-Unit = Literal["bytes", "s", "times", "%", "frames/s"]
+Unit = Literal["bytes", "s", "nodes", "times", "%", "frames/s"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ KINDS: Mapping[str, LimitKind] = {
     "first_inference_seconds": LimitKind("s", "the first inference takes {}"),
     "median_seconds": LimitKind("s", "an inference takes {}"),
     "build_seconds": LimitKind("s", "it takes {} to build"),
+    "nodes_after": LimitKind("nodes", "its graph has {} after the conversion"),
     "peak_memory_bytes": LimitKind("bytes", "its process takes {} of memory"),
     "thread_speedup": LimitKind("times", "its threads make it {} as fast as one", least=True),
     "frames_per_second": LimitKind("frames/s", "the stream goes at {}", least=True),
@@ -93,6 +94,8 @@ def value_in_words(value: float, unit: str) -> str:
         return size_text(round(value))
     if unit == "s":
         return seconds_in_words(value)
+    if unit == "nodes":
+        return counted(round(value), "node")
     if unit == "%":
         return f"{100 * value:.3g} %"
     return f"{value:.3g} {unit}"

@@ -20,6 +20,7 @@ class PrecisionLimits(CardSection):
     first_inference_seconds: Positive | None = None  # after loading
     median_seconds: Positive | None = None
     build_seconds: Positive | None = None  # of the conversion, or of the engine on its device
+    nodes_after: PositiveInt | None = None  # of the graph when it is converted
     peak_memory_bytes: PositiveInt | None = None  # of the process that runs the model
     frames_per_second: Positive | None = None  # that a stream reaches, in its last minute where it goes on for long
     dropped_share: Annotated[float, Field(ge=0, le=1)] | None = None  # of a stream's frames in real time

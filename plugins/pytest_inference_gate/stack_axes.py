@@ -160,7 +160,9 @@ class Stack:
         return tuple(dict.fromkeys(session.name for session in self.sessions))
 
     def cases(self, case_id: str) -> list[BaselineCase]:
-        return [session.cases[case_id] for session in self.sessions if case_id in session.cases]
+        """What its sessions measured of the case, on as many pictures as the newest of them: others are not comparable with that."""
+        found = [session.cases[case_id] for session in self.sessions if case_id in session.cases]
+        return [case for case in found if case.pictures == found[-1].pictures]
 
     def failure(self, case_id: str) -> Mapping[str, Any] | None:
         """How the case failed in the newest session that knows it; None where it ran there, or is not known."""
@@ -263,7 +265,8 @@ class CaseStep:
     """What became of one case. Durations in seconds as the rule takes them (of the later stack the median of all its replicates), None
     where it did not run; ``failure_...`` is how it failed there instead.
 
-    ``verdict`` is None where the case is known of one of the two stacks alone; ``decision`` is None where not both measured it.
+    ``verdict`` is None where the case is known of one of the two stacks alone, or was measured on different numbers of pictures;
+    ``decision`` is None where there are no two measurements to compare.
     """
 
     id: str
@@ -358,6 +361,9 @@ def _case_steps(before: Stack, after: Stack, tolerance: float, alpha: float) -> 
         failed, fails = before.failure(case_id), after.failure(case_id)
         decision, verdict = None, None
         if was is not None and now is not None:
+            if before.cases(case_id)[-1].pictures != after.cases(case_id)[-1].pictures:
+                yield CaseStep(case_id, was, now, None)
+                continue
             decision = _decide(before.cases(case_id), after.cases(case_id), tolerance, alpha)
             verdict, was, now = decision.verdict, decision.baseline_median, decision.candidate_median
         elif fails is not None:

@@ -151,6 +151,7 @@ def test_from_a_checkpoint_to_predictions_and_times(workshop: Workshop, precisio
     assert (coverage["elsewhere"], coverage["on_accelerator"]) == (len(left), 9)
     assert (coverage["accelerator"], coverage["parts"], coverage["off_chip_bytes"]) == ("edgetpu", 1, 0)
     assert coverage["source"] == "edgetpu_compiler 16.0.384591198"
+    assert result["details"]["nodes"] == {"before": 9 + len(left), "after": 1 + len(left), "converted": None}
 
 
 @pytest.mark.parametrize("release", ["2.0.267685300", "14.1.317412892", "15.0.340273435", "16.0.384591198"])

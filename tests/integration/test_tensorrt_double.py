@@ -177,6 +177,8 @@ def test_convert_build_run_and_measure(workshop: Workshop, style: str, precision
     assert (result["converter"]["sm"], result["converter"]["gpu"]) == ("8.7", "Orin")
     assert details["tf32"] is False
     assert details["placement"]["devices"] == {"GPU": len(details["placement"]["layers"])}
+    assert details["nodes"]["after"] == len(details["placement"]["layers"])
+    assert details["nodes"]["before"] > 0
     coverage = parse_coverage(details["coverage"])
     assert (coverage.accelerator, coverage.on_accelerator, coverage.elsewhere) == (
         "tensorrt",

@@ -306,14 +306,6 @@ def test_the_settings_of_the_card_reach_the_converter(workshop: Workshop) -> Non
     assert "double: engines for shapes that vary, with Range profiles" in log
 
 
-@pytest.mark.parametrize("style", ["parameters", "graph"])
-def test_a_setting_that_the_release_does_not_have_is_refused(workshop: Workshop, style: str) -> None:
-    with workshop.start(style) as agent:
-        failure = refusal(lambda: agent.convert(workshop.request(style, "fp16", options={"use_dynamic_shape": True})))
-    assert failure.outcome.kind == "build_error"
-    assert failure.outcome.message.startswith("this TensorFlow's TF-TRT has no use_dynamic_shape")
-
-
 NOT_RUN = {
     "cache_full": "engine cache is full",
     "shapes": "Input shapes are inconsistent on the batch dimension",

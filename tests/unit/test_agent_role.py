@@ -23,7 +23,7 @@ def reason(backends: dict[str, Any], device: str, of_case: str, *, convert: bool
     nothing: Any = None
     probe = {"backends": backends, "device": DEVICES[device]}
     role = AgentRole(target, nothing, Path("logs"), nothing, probe)
-    card: Any = SimpleNamespace(name="m", checkpoint=SimpleNamespace(format="onnx"))
+    card: Any = SimpleNamespace(name="m", checkpoint=SimpleNamespace(format="onnx", architecture=None))
     try:
         role.require(Case(card, "tensorrt", precision, device=of_case), convert=convert)
     except StageFailed as failure:

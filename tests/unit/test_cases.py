@@ -107,7 +107,7 @@ def test_the_agent_s_backends_have_the_precisions_of_the_table(name: str) -> Non
 
 def test_cpu_cases_of_the_models_that_come_with_the_plugin_need_no_accelerator() -> None:
     cases = build_cases(load_cards(embedded_models()), select=["*"])
-    assert {case.backend for case in cases if case.device == "cpu"} == {"tensorflow", "tflite", "onnxruntime"}
+    assert {case.backend for case in cases if case.device == "cpu"} == {"tensorflow", "tflite", "onnxruntime", "torch"}
     assert {case.device for case in cases} == {"cpu", "jetson", "edgetpu", "cuda"}
 
 

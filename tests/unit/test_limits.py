@@ -42,6 +42,8 @@ class TestJudging:
             ("size_bytes", 400_001, 400_000, True, "the model takes 400001 bytes, and the card allows at most 400000 bytes"),
             ("median_seconds", 0.0123, 0.01, True, "an inference takes 12.3 ms, and the card allows at most 10 ms"),
             ("build_seconds", 1800.4, 60, True, "it takes 1800 s to build, and the card allows at most 60 s"),
+            ("nodes_after", 741, 12, True, "its graph has 741 nodes after the conversion, and the card allows at most 12 nodes"),
+            ("nodes_after", 1, 1, False, "its graph has 1 node after the conversion, and the card allows at most 1 node"),
             (
                 "thread_speedup",
                 1.02,
@@ -115,9 +117,16 @@ class TestTheCard:
 
 
 def record_of(
-    case: Case, median: float, *, size: int = 41_000, seconds: float | None = 1.5, peak: int | None = 10**8
+    case: Case,
+    median: float,
+    *,
+    size: int = 41_000,
+    seconds: float | None = 1.5,
+    peak: int | None = 10**8,
+    nodes: int | None = 12,
 ) -> CaseRecord:
-    artifact = StoredArtifact("digest", case.card.path, {"seconds": seconds, "files": {}}, True, size)
+    provenance = {"seconds": seconds, "files": {}, "details": {"nodes": {"before": 741, "after": nodes}}}
+    artifact = StoredArtifact("digest", case.card.path, provenance, True, size)
     replicates = [Replicate(0.02, 0.05, (median * 0.99, median, median * 1.01), peak_rss_bytes=peak)] * 5
     return CaseRecord(case, artifact=artifact, replicates=replicates)
 
@@ -143,7 +152,8 @@ class TestACase:
 
     def test_within_its_limits(self, case: Any) -> None:
         one = case(
-            "size_bytes = 41000\nmedian_seconds = 0.1\nbuild_seconds = 2\nfirst_inference_seconds = 1\npeak_memory_bytes = 100000000"
+            "size_bytes = 41000\nmedian_seconds = 0.1\nbuild_seconds = 2\nfirst_inference_seconds = 1\npeak_memory_bytes = 100000000\n"
+            "nodes_after = 12"
         )
         results, notices = held([record_of(one, 0.01)])
         (result,) = results.values()
@@ -167,21 +177,23 @@ class TestACase:
         assert max(map(len, message.splitlines())) <= 100
 
     def test_what_nothing_tells_is_over_it(self, case: Any) -> None:
-        limits = "build_seconds = 2\nfirst_inference_seconds = 1\npeak_memory_bytes = 100"
-        record = record_of(case(limits), 0.01, seconds=None, peak=None)
+        limits = "build_seconds = 2\nfirst_inference_seconds = 1\npeak_memory_bytes = 100\nnodes_after = 12"
+        record = record_of(case(limits), 0.01, seconds=None, peak=None, nodes=None)
         record.replicates = [replace(one, first_inference=None) for one in record.replicates]
         (result,) = held([record])[0].values()
-        assert [limit.found for limit in result.limits] == [None] * 3
+        assert [limit.found for limit in result.limits] == [None] * 4
         assert result.verdict is Verdict.OVER_LIMIT
         assert "nothing tells how long it took to build" in result.reason
+        assert "nothing tells how many nodes its graph has after the conversion" in result.reason
 
     def test_the_largest_and_slowest_of_its_builds_count(self, case: Any) -> None:
-        record = record_of(case("size_bytes = 50000\nbuild_seconds = 2"), 0.01)
+        record = record_of(case("size_bytes = 50000\nbuild_seconds = 2\nnodes_after = 12"), 0.01)
         assert record.artifact is not None
-        further = replace(record.artifact, size_bytes=50_001, provenance={"seconds": 2.5, "files": {}})
+        provenance = {"seconds": 2.5, "files": {}, "details": {"nodes": {"before": 741, "after": 741}}}
+        further = replace(record.artifact, size_bytes=50_001, provenance=provenance)
         record.further = [FurtherBuild(further)]
         (result,) = held([record])[0].values()
-        assert [limit.found for limit in result.limits] == [50_001, 2.5]
+        assert [limit.found for limit in result.limits] == [50_001, 2.5, 741]
         assert all(limit.exceeded for limit in result.limits)
 
     def test_without_latency_its_latency_is_not_judged(self, case: Any) -> None:

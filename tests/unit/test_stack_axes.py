@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,17 @@ def test_one_session_a_stack_is_too_little_for_many_cases_and_says_so() -> None:
     upgrades = find_upgrades(enough, tolerance=0.05)
     assert upgrades.blind == 0
     assert set(verdicts(upgrades)[("system", "A", "B")].values()) == {Verdict.SLOWER}
+
+
+def test_what_was_measured_on_other_pictures_is_not_compared() -> None:
+    before, after = session({"l4t": "1"}, {"a": 1}), session({"l4t": "2"}, {"a": 2})
+    after.cases["a"] = replace(after.cases["a"], pictures=20)
+    (step,) = find_upgrades([before, after], tolerance=0.05).steps
+    assert [(case.verdict, case.decision) for case in step.cases] == [(None, None)]
+    again = session({"l4t": "1"}, {"a": 1})
+    again.cases["a"] = replace(again.cases["a"], pictures=20)
+    (step,) = find_upgrades([before, again, after], tolerance=0.05).steps
+    assert [case.decision is not None for case in step.cases] == [True]
 
 
 def test_known_broken_and_fixed() -> None:

@@ -177,6 +177,49 @@ def test_ranges_in_the_graph_need_no_calibration(release: str) -> None:
     assert (given if style == "direct" else given["conversion_params"]._asdict())["use_calibration"] is False
 
 
+@pytest.mark.parametrize("release", STYLES)
+def test_shapes_that_vary_are_asked_for_where_the_converter_can_be(release: str) -> None:
+    recorder, varying = Recorder(release), settings(use_dynamic_shape=True)
+    style = tftrt_api.style_of(recorder.tf, recorder.module)
+    graph = tftrt_api.Graph("graph", "input:0", ["output:0"])
+
+    def convert() -> None:
+        if release in SECOND:
+            tftrt_api.new_v2(recorder.module, style, "/model", varying)
+        else:
+            tftrt_api.convert_graph(recorder.tf, recorder.module, style, graph, varying, "config", batches)
+
+    if release in ("2.7.0", "2.11.0", "2.16.2", "2.21.0"):
+        convert()
+        assert recorder.called("TrtGraphConverterV2.__init__")["use_dynamic_shape"] is True
+    else:
+        with pytest.raises(BuildError, match="has no use_dynamic_shape"):
+            convert()
+        assert not recorder.calls
+
+
+@pytest.mark.parametrize(
+    ("precision", "use_calibration", "operations", "fine"),
+    [
+        ("int8", False, {"Conv2D", "FakeQuantWithMinMaxVars"}, True),
+        ("int8", False, {"QuantizeAndDequantizeV3"}, True),
+        ("int8", False, {"Conv2D", "FakeQuantWithMinMaxVarsPerChannel"}, False),
+        ("int8", True, {"Conv2D"}, True),
+        ("fp16", None, {"Conv2D"}, True),
+    ],
+)
+def test_a_graph_that_is_not_calibrated_needs_ranges(
+    precision: str, use_calibration: bool | None, operations: set[str], fine: bool
+) -> None:
+    wanted = settings(precision, use_calibration=use_calibration)
+    if fine:
+        tftrt_api.require_ranges(wanted, operations)
+        return
+    with pytest.raises(BuildError, match="use_calibration is false, but the graph has no ranges in it") as caught:
+        tftrt_api.require_ranges(wanted, operations)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_summary_is_asked_for_where_there_is_one() -> None:
     assert tftrt_api.summary_v2(object()) is None
 

@@ -33,9 +33,12 @@ Taken = namedtuple("Taken", ["number", "arrival", "begin", "decoded", "frame"])
 """A frame out of its source: its number, when it came by its own clock (seconds since the first one), and readings of this
 process's clock before and after it was decoded."""
 
-Frame = namedtuple("Frame", ["number", "arrival", "age", "decode", "preprocess", "infer", "postprocess", "total", "answer"])
-"""A frame that is done. Seconds; ``age`` is that of its result, None where frames do not come at their own times; ``total`` is
-from taking it to its result; ``answer`` is the class on top, or the number of detections."""
+Frame = namedtuple(
+    "Frame", ["number", "arrival", "begin", "age", "decode", "preprocess", "infer", "postprocess", "total", "answer"]
+)
+"""A frame that is done. Seconds; ``begin`` is when it was taken, by this process's clock; ``age`` is that of its result, None
+where frames do not come at their own times; ``total`` is from taking it to its result; ``answer`` is the class on top, or the
+number of detections."""
 
 
 class SteadyFeed(object):
@@ -244,6 +247,7 @@ class Stream(object):
         return Frame(
             taken.number,
             taken.arrival,
+            taken.begin,
             self.feed.age(taken, done),
             taken.decoded - taken.begin,
             prepared - taken.decoded,
@@ -293,6 +297,7 @@ class Stream(object):
                     Frame(
                         taken.number,
                         taken.arrival,
+                        taken.begin,
                         feed.age(taken, done),
                         taken.decoded - taken.begin,
                         prepared - taken.decoded + fed - begun,
@@ -419,6 +424,7 @@ def measured(stream, arguments, fresh, progress):
             for stage in ("decode", "preprocess", "infer", "postprocess")
         },
         "arrivals": [round(frame.arrival, 6) for frame in frames],
+        "begins": [round(frame.begin - start, 8) for frame in frames],
         "ages": [round(frame.age, 8) for frame in frames] if feed.paced else None,
         "answers": [frame.answer for frame in frames],
         "processed": number,

@@ -194,7 +194,18 @@ def frozen_graph(tf, request):
     )
     graph_def = _read(tf, path)
     input_name, outputs = _ends(graph_def, request, os.path.basename(path))
-    return None, _OfGraph(tf, graph_def, input_name, outputs)
+    return None, _OfGraph(tf, _reduced(graph_def, outputs), input_name, outputs)
+
+
+def _reduced(graph_def, outputs):
+    # type: (Any, List[str]) -> Any
+    """The graph without what the outputs do not need. One for TensorFlow Lite ends in an operation that TensorFlow does not have."""
+    needed = {node.name for node in graph_nodes.needed(graph_def.node, outputs)}
+    reduced = type(graph_def)()
+    reduced.CopyFrom(graph_def)
+    del reduced.node[:]
+    reduced.node.extend(node for node in graph_def.node if node.name in needed)
+    return reduced
 
 
 def _read(tf, path):

@@ -44,7 +44,7 @@ def _figures(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
             legend=f"{'this' if against else 'frame'}: from decoding to the answer",
         ),
         _Column("p90", "p90\nms", lambda case: _NOTHING if case.latency is None else milliseconds(case.latency.p90), spare=4),
-        *(_stage(stage, header, spare) for spare, (stage, header) in enumerate(_HEADERS.items())),
+        *(_stage(stage, header, spare) for stage, header, spare in _STAGES),
         _Column("costliest stage", "costliest", _of(costliest), number=False),
         _Column("frames per second", "frames\n/s", _of(lambda stream: f"{stream.frames_per_second:.4g}")),
         _Column(
@@ -69,7 +69,12 @@ def _figures(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
     ]
 
 
-_HEADERS = {"decode": "decode\nms", "preprocess": "prep.\nms", "postprocess": "post.\nms", "infer": "infer\nms"}
+_STAGES = (
+    ("decode", "decode\nms", 2),
+    ("preprocess", "prep.\nms", 1),
+    ("infer", "infer\nms", 3),
+    ("postprocess", "post.\nms", 0),
+)
 
 
 def _stage(stage: str, header: str, spare: int) -> _Column:

@@ -15,6 +15,7 @@ DEFAULT_TABLE = "latency"
 TABLES: Mapping[str, tuple[str, str]] = {
     "latency": ("terminal", "table_lines"),  # one row a case
     "grid": ("grid_table", "grid_lines"),  # one block a model: what each precision and each number of threads costs and brings
+    "build": ("build_table", "build_lines"),  # one row a build: nodes, engines and time, and throughput by the batch
 }
 
 

@@ -68,10 +68,11 @@ OWN_MODULES = {
         "edgetpu_library.py",
         "tflite_file.py",
         "tflite_nodes.py",
+        "tftrt_graph.py",
     ),
     "onnxruntime": _OF_ONNX_AND_TORCH + ("onnx_precision.py",),
     "tensorflow": ("nms_placement.py", "tftrt_graph.py"),
-    "tflite": ("tflite_file.py", "tflite_nodes.py"),
+    "tflite": ("tflite_file.py", "tflite_nodes.py", "tftrt_graph.py"),
     "tensorrt": _OF_ONNX_AND_TORCH + ("engine_origin.py", "onnx_precision.py", "pycuda_device.py", "tensorrt_api.py"),
     "tftrt": (
         "cuda_device.py",
