@@ -19,7 +19,7 @@ _ELSEWHERE = {
 }
 _ELSEWHERE_TAKES = {
     "edgetpu": ("keras", "saved_model"),
-    "tensorrt": ("keras", "saved_model", "onnx"),
+    "tensorrt": ("keras", "saved_model", "onnx", "torch_weights"),
     "tftrt": ("keras", "saved_model"),
     "torch2trt": ("keras", "saved_model", "onnx", "torch_weights"),
 }
