@@ -208,7 +208,7 @@ OPTIONS: tuple[_Option, ...] = (
         "stream",
         "SOURCE",
         "run every selected model on the frames of a video, a folder of pictures (DIR?frame_rate=30) or a camera (camera:0), besides; "
-        "pace, overlap and budget_frames_per_second may follow, as in scene.mp4?overlap=both&pace=frames",
+        "pace, overlap, resize and budget_frames_per_second may follow, as in scene.mp4?overlap=both&pace=frames",
     ),
     _Option(
         "sustained",

@@ -26,6 +26,7 @@ class StreamSection(CardSection):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the file
     member: _NonEmpty | None = None  # the video or the folder inside the archive
     frame_rate: _Rate | None = None  # pictures of a folder a second; of a video, instead of the times that it has itself
+    resize: Literal["resize", "resize_and_crop"] | None = None  # of frames, instead of what [preprocessing] does to pictures
     pace: Literal["none", "frames"] = "none"  # each frame at once, or each at its own time
     budget_frames_per_second: _Rate | None = None  # at which frames come in real time, instead of at their own times
     overlap: Annotated[list[bool], Field(min_length=1)] = [False]  # decode and preprocess beside the inference: a case for each

@@ -10,6 +10,7 @@ from typing import Any
 CAMERA = "camera:"
 _OVERLAPS: Mapping[str, list[bool]] = {"no": [False], "yes": [True], "both": [False, True]}
 _PACES = ("none", "frames")
+_RESIZES = ("resize", "resize_and_crop")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def _key(part: str) -> tuple[str, Any]:
     key, _, value = part.partition("=")
     if key == "overlap" and value in _OVERLAPS:
         return key, _OVERLAPS[value]
-    if key == "pace" and value in _PACES:
+    if (key == "pace" and value in _PACES) or (key == "resize" and value in _RESIZES):
         return key, value
     if key in ("frame_rate", "budget_frames_per_second"):
         try:
@@ -59,6 +60,6 @@ def _key(part: str) -> tuple[str, Any]:
             return key, rate
         raise ValueError(f"has a {key} that is no number of more than 0 and at most 1000")
     raise ValueError(
-        f"has {part!r} behind the source; expected frame_rate=30, pace={' or '.join(_PACES)}, overlap={', '.join(_OVERLAPS)} or "
-        "budget_frames_per_second=15"
+        f"has {part!r} behind the source; expected frame_rate=30, pace={' or '.join(_PACES)}, overlap={', '.join(_OVERLAPS)}, "
+        f"resize={' or '.join(_RESIZES)} or budget_frames_per_second=15"
     )

@@ -100,6 +100,7 @@ def find_source(
 def stream_arguments(case: Case, setting: StreamSetting, source: StreamSource, put: Callable[[Path], str]) -> dict[str, Any]:
     """What an agent's ``stream`` wants to know of the case; ``put`` is that of the agent's target."""
     section, card = setting.section, case.card
+    preprocessing = card.preprocessing.model_dump(mode="json")
     detection = None
     if card.detection is not None:
         # How many detections are counted is what somebody would draw, and not what is evaluated, which begins near to nothing.
@@ -113,7 +114,7 @@ def stream_arguments(case: Case, setting: StreamSetting, source: StreamSource, p
             "maximum_frames": section.maximum_frames,
             "timeout": section.timeout_seconds,
         },
-        "preprocessing": card.preprocessing.model_dump(mode="json"),
+        "preprocessing": {**preprocessing, **({} if section.resize is None else {"resize": section.resize})},
         "input": {"shape": list(card.input.shape), "dtype": card.input.dtype, "layout": card.input.layout},
         "detection": detection,
         "overlap": setting.overlap,

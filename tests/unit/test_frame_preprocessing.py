@@ -125,7 +125,9 @@ def test_frames_of_another_size_are_taken_as_they_come() -> None:
 
 
 def test_a_frame_of_the_wrong_size_without_a_resize_is_an_error() -> None:
-    with pytest.raises(SourceError, match=r"a frame is 240 x 320 pixels .* the model takes 24 x 32; set preprocessing\.resize"):
+    with pytest.raises(
+        SourceError, match=r"a frame is 240 x 320 pixels .* the model takes 24 x 32; set resize in the card's \[stream\]"
+    ):
         of_frame(SMOOTH, card_of(24, 32))
 
 

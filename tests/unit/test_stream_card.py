@@ -106,10 +106,13 @@ def test_what_is_wrong_with_the_option_is_told(tmp_path: Path, text: str, senten
 
 
 def test_an_agent_is_asked_for_paths_that_it_has(tmp_path: Path) -> None:
-    case = build_cases([load(tmp_path, stream='{ source = "scene.mp4", budget_frames_per_second = 15.0 }')])[-1]
+    case = build_cases(
+        [load(tmp_path, stream='{ source = "scene.mp4", budget_frames_per_second = 15.0, resize = "resize_and_crop" }')]
+    )[-1]
     assert case.stream is not None
     source = Source("video", tmp_path / "scene.mp4", digest="d")
     arguments = stream_arguments(case, case.stream, source, lambda path: f"/board/{path.name}")
     assert arguments["source"]["path"] == "/board/scene.mp4"
     assert (arguments["pace"], arguments["budget_frames_per_second"], arguments["overlap"]) == ("none", 15.0, False)
     assert arguments["detection"] is None
+    assert arguments["preprocessing"]["resize"] == "resize_and_crop"

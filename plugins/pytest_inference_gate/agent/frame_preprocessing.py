@@ -115,8 +115,8 @@ class FramePreprocessor(object):
         if resize == "none":
             if (height, width) != (self._height, self._width):
                 raise SourceError(
-                    "a frame is %d x %d pixels (height x width), the model takes %d x %d; set preprocessing.resize in the card"
-                    % (height, width, self._height, self._width)
+                    "a frame is %d x %d pixels (height x width), the model takes %d x %d; set resize in the card's [stream], or "
+                    "--gate-stream=SOURCE?resize=resize" % (height, width, self._height, self._width)
                 )
             return
         new_height, new_width = self._height, self._width
