@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from conftest import LinearProject
+from linear_suite import LinearProject
 from PIL import Image
 from ssh_server import LoopbackBoard
 

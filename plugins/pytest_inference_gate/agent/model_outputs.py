@@ -11,8 +11,6 @@ import tempfile
 import zipfile
 from typing import Any, Callable, Dict, List, Sequence  # noqa: F401
 
-import numpy
-
 from .failures import AgentError
 
 DETECTION = "detection"
@@ -101,6 +99,8 @@ def as_list(results):
 def of(runner):
     # type: (Any) -> List[Any]
     """All outputs of a runner after an inference: float32 arrays. Raises :class:`AgentError` where its backend gives one alone."""
+    import numpy  # not above: a probe imports each backend, and must not take the time of NumPy's import
+
     give = getattr(runner, "get_outputs", None)
     if give is None:
         raise AgentError("this backend gives one output of a model alone, so it runs no detector: its Runner has no get_outputs")
@@ -126,6 +126,8 @@ class Writer:
     def put(self, start, outputs, size):
         # type: (int, List[Any], int) -> None
         """The outputs of the ``size`` pictures from ``start`` on; what lies behind the last picture is left out."""
+        import numpy
+
         for number, output in enumerate(outputs):
             if output.ndim == 0 or output.shape[0] != size:
                 raise AgentError(
