@@ -25,6 +25,7 @@ if not MISSING:
         "onnx"
     )  # sessions inside this process forget what they import, and it ends a process that imports it twice
 pytestmark = [
+    pytest.mark.double,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.skipif(compiler() is None, reason="no C compiler for the double of the driver's library"),
 ]

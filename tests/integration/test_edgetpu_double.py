@@ -23,6 +23,7 @@ from pytest_inference_gate.outcome import Outcome, StageFailed
 
 MISSING = [name for name in ("tensorflow", "ai_edge_litert", "flatbuffers") if importlib.util.find_spec(name) is None]
 pytestmark = [
+    pytest.mark.double,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.skipif(c_compiler() is None, reason="no C compiler for the double of the Edge TPU's library"),
 ]

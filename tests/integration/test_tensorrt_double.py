@@ -23,6 +23,7 @@ from pytest_inference_gate.outcome import StageFailed
 
 MISSING = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
 pytestmark = [
+    pytest.mark.double,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.skipif(compiler() is None, reason="no C compiler for the double of the driver's library"),
 ]

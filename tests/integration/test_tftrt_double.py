@@ -23,6 +23,7 @@ from pytest_inference_gate.agent_process import AgentProcess, Limits
 from pytest_inference_gate.outcome import StageFailed
 
 pytestmark = [
+    pytest.mark.double,
     pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="not installed: tensorflow"),
     pytest.mark.skipif(compiler() is None, reason="no C compiler for the doubles of the driver's libraries"),
 ]

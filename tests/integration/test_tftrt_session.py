@@ -23,6 +23,7 @@ TIMEOUT = 600
 CASE = "digits_cnn-tftrt-fp16-b1-t1"
 
 pytestmark = [
+    pytest.mark.double,
     pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="not installed: tensorflow"),
     pytest.mark.skipif(compiler() is None, reason="no C compiler for the doubles of the driver's libraries"),
 ]

@@ -25,6 +25,7 @@ from pytest_inference_gate.targets.interpreter import InterpreterTarget
 
 MISSING = [name for name in ("torch", "onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
 pytestmark = [
+    pytest.mark.double,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.skipif(compiler() is None, reason="no C compiler for the double of the driver's library"),
 ]
