@@ -13,7 +13,7 @@ from .cases import Case
 from .preparation import load_arguments
 from .results import Replicate
 from .stream_results import StreamRecord
-from .sweep import Plan, runtime_coverage
+from .sweep import Plan, replicate_of
 
 if TYPE_CHECKING:
     from .agent_process import AgentProcess
@@ -42,18 +42,7 @@ def stream_loaded(
     """Warm up and take frames in an agent that has its model loaded. Raises :class:`StageFailed`."""
     wish: dict[str, Any] = {} if telemetry is None else {"telemetry": dict(telemetry)}
     reply = agent.stream({**arguments, "warmup": dict(warm_up), "frames": dict(frames), **wish})
-    return Replicate(
-        load=load_seconds,
-        first_inference=reply["first_inference"],
-        rounds=tuple(reply["rounds"]),
-        steady=reply["steady"],
-        warm_up_rounds=reply["warmup_rounds"],
-        peak_rss_bytes=reply["peak_rss_bytes"],
-        condition=reply["condition"],
-        telemetry=reply.get("telemetry"),
-        coverage=runtime_coverage(reply, "measure"),
-        stream=StreamRecord.of(reply),
-    )
+    return replicate_of(reply, load_seconds, stream=StreamRecord.of(reply))
 
 
 def stream_replicate(

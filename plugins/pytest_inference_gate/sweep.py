@@ -113,18 +113,22 @@ def measure_loaded(
             f" of {pictures}: measure with the agent of this release"
         )
         raise StageFailed(Outcome("run_error", "measure", message))
+    return replicate_of(measured, load_seconds, device_rounds=tuple(measured.get("device_rounds") or ()), pictures=pictures)
+
+
+def replicate_of(reply: Mapping[str, Any], load_seconds: float, **more: Any) -> Replicate:
+    """What an agent measured, of inferences or of frames; ``more`` is what only one of them has. Raises :class:`StageFailed`."""
     return Replicate(
         load=load_seconds,
-        first_inference=measured["first_inference"],
-        rounds=tuple(measured["rounds"]),
-        steady=measured["steady"],
-        warm_up_rounds=measured["warmup_rounds"],
-        peak_rss_bytes=measured["peak_rss_bytes"],
-        condition=measured["condition"],
-        telemetry=measured.get("telemetry"),
-        device_rounds=tuple(measured.get("device_rounds") or ()),
-        coverage=runtime_coverage(measured, "measure"),
-        pictures=pictures,
+        first_inference=reply["first_inference"],
+        rounds=tuple(reply["rounds"]),
+        steady=reply["steady"],
+        warm_up_rounds=reply["warmup_rounds"],
+        peak_rss_bytes=reply["peak_rss_bytes"],
+        condition=reply["condition"],
+        telemetry=reply.get("telemetry"),
+        coverage=runtime_coverage(reply, "measure"),
+        **more,
     )
 
 
