@@ -82,7 +82,7 @@ def test_two_stacks_take_turns_at_a_stream(project):
 
 
 def test_in_real_time_a_slow_model_drops_frames(project):
-    project.write_model(work=20_000)
+    project.write_model(work=100_000)  # several frames long, on a fast machine too
     card(project, TABLE + 'pace = "frames"\n[limits]\ndropped_share = 0.001\n')
     result, document = project.gate_json("--gate-replicates=1", "-k", "stream")
     (case,) = document["cases"]
