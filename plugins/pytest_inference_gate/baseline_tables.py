@@ -20,7 +20,7 @@ from .baselines import COMPARED_SESSIONS, BaselineSession
 from .condition_text import condition_figures
 from .coverage import Coverage
 from .devices import SoftwareUnderTest
-from .report.terminal import energy_change, milliseconds
+from .report.figures import energy_change, milliseconds
 from .wording import age_in_words, counted, letter_of, session_time
 
 LIST_SCHEMA = "inference-gate-baselines/1"

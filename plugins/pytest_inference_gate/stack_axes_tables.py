@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .baseline_tables import plain, table
-from .report.terminal import milliseconds, ratio_text
+from .report.figures import milliseconds, ratio_text
 from .stack_axes import CaseStep, Stack, Step, Upgrades
 from .wording import counted
 

@@ -35,6 +35,7 @@ from report_examples import (
 
 from pytest_inference_gate.coverage import OperationElsewhere
 from pytest_inference_gate.outcome import Outcome
+from pytest_inference_gate.report.figures import milliseconds, ratio_text
 from pytest_inference_gate.report.messages import (
     accuracy_failure_message,
     broken_message,
@@ -42,7 +43,7 @@ from pytest_inference_gate.report.messages import (
     latency_failure_message,
     no_baseline_message,
 )
-from pytest_inference_gate.report.terminal import colour_of, conclusion, milliseconds, ratio_text, summary_lines, table_lines
+from pytest_inference_gate.report.terminal import colour_of, conclusion, summary_lines, table_lines
 from pytest_inference_gate.results import ArtifactResult, CaseResult, ComparedSession, OtherStack
 from pytest_inference_gate.verdict import Verdict, gate_is_red
 

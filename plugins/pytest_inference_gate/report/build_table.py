@@ -10,10 +10,10 @@ from ..coverage import LIBRARIES
 from ..results import CaseResult, RunResult
 from ..verdict import Verdict, worst
 from ..wording import counted, wrapped
+from .cells import NOTHING, first_inference_cell, median_cell, on_accelerator_cell
 from .columns import Column, fitted
-from .terminal import Markup, colour_of, device_in_words, milliseconds, no_markup
+from .terminal import Markup, colour_of, device_in_words, no_markup
 
-NOTHING = "-"
 _STORED = "*"
 
 
@@ -88,10 +88,18 @@ def _figures(rows: Sequence[BuildRow]) -> list[_Column]:
     columns = [
         _Column("nodes", "nodes", _nodes, legend="nodes: of the graph, before -> after its conversion"),
         _Column("engines", "engines", _engines, legend="engines: in the graph, or parts that an accelerator takes in one piece"),
-        _Column("on accelerator", "on\naccel.", _on_accelerator, spare=3, legend="on accel.: operations that run there"),
+        _Column(
+            "on accelerator", "on\naccel.", _of_first(on_accelerator_cell), spare=3, legend="on accel.: operations that run there"
+        ),
         _Column("build time", "build\ns", _build, legend=f"build: how long it took, {_STORED} in an earlier run, from the store"),
-        _Column("first inference", "first\nms", _of_first(_first), spare=2, legend="first: first inference after loading"),
-        _Column("median", "median\nms", _of_first(_median), spare=1),
+        _Column(
+            "first inference",
+            "first\nms",
+            _of_first(first_inference_cell),
+            spare=2,
+            legend="first: first inference after loading",
+        ),
+        _Column("median", "median\nms", _of_first(median_cell), spare=1),
     ]
     for number, batch in enumerate(batches):
         columns.append(
@@ -129,13 +137,6 @@ def _engines(row: BuildRow) -> str:
     return str(found.parts)
 
 
-def _on_accelerator(row: BuildRow) -> str:
-    found = None if row.first.coverage is None else row.first.coverage.found
-    if found is None or found.accelerator in LIBRARIES:
-        return NOTHING
-    return f"{found.on_accelerator}/{found.operations}"
-
-
 def _build(row: BuildRow) -> str:
     artifact = row.first.artifact
     if artifact is None or artifact.convert_seconds is None:
@@ -145,15 +146,6 @@ def _build(row: BuildRow) -> str:
 
 def _of_first(cell: Callable[[CaseResult], str]) -> Callable[[BuildRow], str]:
     return lambda row: cell(row.first)
-
-
-def _first(case: CaseResult) -> str:
-    first = None if case.latency is None else case.latency.first_inference
-    return NOTHING if first is None else milliseconds(first)
-
-
-def _median(case: CaseResult) -> str:
-    return NOTHING if case.latency is None else milliseconds(case.latency.median)
 
 
 def _samples(batch: int) -> Callable[[BuildRow], str]:

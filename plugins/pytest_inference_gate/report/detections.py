@@ -7,31 +7,26 @@ import textwrap
 from ..accuracy import AccuracyDecision
 from ..detection_accuracy import ClassPrecision, DetectionFigures
 from ..results import CaseResult, DetectionResult
+from .cells import NOTHING, percent_cell, points_cell
 
 _WIDTH = 100
 _CLASSES_SHOWN = 8
-_NOTHING = "-"
 
 
 def map_cell(case: CaseResult) -> str:
-    return _percent(case.detection.figures.map if case.detection else None)
+    return percent_cell(case.detection.figures.map if case.detection else None)
 
 
 def map50_cell(case: CaseResult) -> str:
-    return _percent(case.detection.figures.map50 if case.detection else None)
+    return percent_cell(case.detection.figures.map50 if case.detection else None)
 
 
 def map_drop_cell(case: CaseResult) -> str:
-    drop = case.detection.figures.drop if case.detection else None
-    return _NOTHING if drop is None else f"{round(100 * drop, 2) + 0.0:.2f}"
+    return points_cell(case.detection.figures.drop if case.detection else None)
 
 
 def matched_cell(case: CaseResult) -> str:
-    return _percent(case.detection.figures.matched if case.detection else None)
-
-
-def _percent(share: float | None) -> str:
-    return _NOTHING if share is None else f"{100 * share:.2f}"
+    return percent_cell(case.detection.figures.matched if case.detection else None)
 
 
 def detection_rows(detection: DetectionResult, decision: AccuracyDecision, *, paired: bool) -> list[str]:
@@ -100,7 +95,7 @@ def _classes(classes: tuple[ClassPrecision, ...], whose: str) -> list[str]:
     width = max(len("class"), *(len(one.name) for one in shown))
     lines = ["", "  AP of each class, the largest loss first", f"    {'class':<{width}}  {'AP':>6}  {whose:>13}  objects"]
     for one in shown:
-        reference = _NOTHING if one.reference_ap is None else f"{one.reference_ap:.4f}"
+        reference = NOTHING if one.reference_ap is None else f"{one.reference_ap:.4f}"
         lines.append(f"    {one.name:<{width}}  {one.ap:.4f}  {reference:>13}  {one.objects:>7}")
     left_out = len(known) - len(shown)
     return [*lines, f"    and {left_out} other class{'es' * (left_out > 1)}"] if left_out else lines

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ..atomic_files import size_text
 from ..grid import GridRow, remarks_across_models, remarks_on_model, rows_by_model
 from ..results import CaseResult, RunResult
 from ..verdict import Verdict
 from ..wording import counted, wrapped
+from .cells import NOTHING, change_cell, first_inference_cell, median_cell, percent_cell, points_cell, ratio_cell, size_cell
 from .columns import Column, fitted
-from .terminal import Markup, colour_of, device_in_words, milliseconds, no_markup, ratio_text
-
-NOTHING = "-"
+from .terminal import Markup, colour_of, device_in_words, no_markup
 
 _Column = Column[GridRow]
 
@@ -87,7 +85,7 @@ def _figures(run: RunResult, rows: Sequence[GridRow], threads: Sequence[int]) ->
     """Every column that has something to say of these rows."""
     reference = "the other stack" if run.mode == "against" else "the float model"
     columns = [
-        _Column("size", "size", _size, spare=6),
+        _Column("size", "size", lambda row: size_cell(row.first), spare=6),
         _Column("top-1", "top-1\n%", partial(_score, "top-1")),
         _Column("mAP", "mAP\n%", partial(_score, "mAP")),
         _Column("drop", "drop\npoints", _drop, legend=f"drop: lost against {reference}, in percentage points"),
@@ -123,14 +121,14 @@ def _of_threads(run: RunResult, count: int, *, lowest: bool) -> list[_Column]:
         _Column(
             f"first inference with {counted(count, 'thread')}",
             f"{of}first\nms",
-            cell(_first_inference),
+            cell(first_inference_cell),
             spare=4 if lowest else 1,
             legend="first: first inference after loading",
         ),
         _Column(
             f"median with {counted(count, 'thread')}",
             f"{of}median\nms",
-            cell(_median),
+            cell(median_cell),
             spare=None if lowest else 3,
             legend=legend,
         ),
@@ -144,50 +142,24 @@ def _of_threads(run: RunResult, count: int, *, lowest: bool) -> list[_Column]:
     ]
     if run.mode == "against":
         columns.append(
-            _Column("ratio", f"{of}this /\nother", cell(_ratio), legend="this / other: median over the pairs of processes")
+            _Column("ratio", f"{of}this /\nother", cell(ratio_cell), legend="this / other: median over the pairs of processes")
         )
     elif run.mode == "compare":
-        columns.append(_Column("change", f"{of}change\n%", cell(_change), legend="change: of the median, since the baseline"))
+        columns.append(_Column("change", f"{of}change\n%", cell(change_cell), legend="change: of the median, since the baseline"))
     return columns
 
 
-def _size(row: GridRow) -> str:
-    return NOTHING if row.first.artifact is None else size_text(row.first.artifact.size_bytes)
-
-
 def _score(name: str, row: GridRow) -> str:
-    value = row.score.value if row.score is not None and row.score.name == name else None
-    return NOTHING if value is None else f"{100 * value:.2f}"
+    return percent_cell(row.score.value if row.score is not None and row.score.name == name else None)
 
 
 def _drop(row: GridRow) -> str:
-    drop = None if row.score is None else row.score.drop
-    return NOTHING if drop is None else f"{round(100 * drop, 2) + 0.0:.2f}"
+    return points_cell(None if row.score is None else row.score.drop)
 
 
 def _agreement(row: GridRow) -> str:
-    agreement = None if row.score is None else row.score.agreement
-    return NOTHING if agreement is None else f"{100 * agreement:.2f}"
-
-
-def _first_inference(case: CaseResult) -> str:
-    first = None if case.latency is None else case.latency.first_inference
-    return NOTHING if first is None else milliseconds(first)
-
-
-def _median(case: CaseResult) -> str:
-    return NOTHING if case.latency is None else milliseconds(case.latency.median)
+    return percent_cell(None if row.score is None else row.score.agreement)
 
 
 def _gain(case: CaseResult) -> str:
     return NOTHING if case.thread_speedup is None else f"x{case.thread_speedup:.2f}"
-
-
-def _ratio(case: CaseResult) -> str:
-    decision = None if case.latency is None else case.latency.decision
-    return NOTHING if decision is None else ratio_text(decision.ratio)
-
-
-def _change(case: CaseResult) -> str:
-    decision = None if case.latency is None else case.latency.decision
-    return NOTHING if decision is None else f"{100 * (decision.ratio - 1):+.1f}"

@@ -16,10 +16,10 @@ from ..sequential import MOST
 from ..verdict import Verdict
 from .advice import ONE_ROLE, latency_next_step
 from .detections import detection_rows
+from .figures import energy_change, millijoules, milliseconds, ratio_text
 from .pictures import picture_rows
 from .plots import durations_plot, ratios_plot
 from .stream_table import stream_rows
-from .terminal import energy_change, millijoules, milliseconds, ratio_text
 
 _WIDTH = 100
 _PLOT_WIDTH = 74  # indented by two

@@ -14,7 +14,7 @@ from math import ceil, floor, log10
 from statistics import median
 
 from ..percentiles import percentile
-from .terminal import milliseconds
+from .figures import milliseconds
 
 WIDTH = 76
 NARROWEST = 40

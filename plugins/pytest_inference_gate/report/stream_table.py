@@ -8,11 +8,10 @@ from ..results import CaseResult, RunResult
 from ..stream_results import StreamResult
 from ..verdict import Verdict
 from ..wording import counted
-from .columns import Column
-from .terminal import Markup, compared_columns, identity_columns, lines_of, milliseconds, no_markup
-
-_NOTHING = "-"
-_Column = Column[CaseResult]
+from .case_columns import CaseColumn, compared_columns, identity_columns
+from .cells import NOTHING, median_cell, p90_cell
+from .figures import milliseconds
+from .terminal import Markup, lines_of, no_markup
 
 
 def stream_lines(run: RunResult, width: int = 100, markup: Markup = no_markup) -> list[str]:
@@ -25,45 +24,45 @@ def stream_lines(run: RunResult, width: int = 100, markup: Markup = no_markup) -
     figures = [*_figures(cases, against=against), *compared_columns(against=against)]
     columns = [
         *identity_columns(cases),
-        _Column("overlap", "overlap", lambda case: "yes" if case.overlapped else "no", number=False, identity=True),
-        *(column for column in figures if any(column.cell(case) != _NOTHING for case in cases)),
-        _Column("verdict", "verdict", lambda case: str(case.verdict), number=False),
+        CaseColumn("overlap", "overlap", lambda case: "yes" if case.overlapped else "no", number=False, identity=True),
+        *(column for column in figures if any(column.cell(case) != NOTHING for case in cases)),
+        CaseColumn("verdict", "verdict", lambda case: str(case.verdict), number=False),
     ]
     return lines_of(columns, cases, run, width, markup, counted(len(streams), "stream"))
 
 
-def _figures(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
+def _figures(cases: Sequence[CaseResult], *, against: bool) -> list[CaseColumn]:
     shown = [case.stream for case in cases if case.stream is not None]
     computed = any(stream.drops == "computed" for stream in shown)
     how = "in real time, computed from their own times" if computed else "which came at their own times"
     return [
-        _Column(
+        CaseColumn(
             "frame time",
             "this\nms" if against else "frame\nms",
-            lambda case: _NOTHING if case.latency is None else milliseconds(case.latency.median),
+            median_cell,
             legend=f"{'this' if against else 'frame'}: from decoding to the answer",
         ),
-        _Column("p90", "p90\nms", lambda case: _NOTHING if case.latency is None else milliseconds(case.latency.p90), spare=4),
+        CaseColumn("p90", "p90\nms", p90_cell, spare=4),
         *(_stage(stage, header, spare) for stage, header, spare in _STAGES),
-        _Column("costliest stage", "costliest", _of(costliest), number=False),
-        _Column("frames per second", "frames\n/s", _of(lambda stream: f"{stream.frames_per_second:.4g}")),
-        _Column(
+        CaseColumn("costliest stage", "costliest", _of(costliest), number=False),
+        CaseColumn("frames per second", "frames\n/s", _of(lambda stream: f"{stream.frames_per_second:.4g}")),
+        CaseColumn(
             "dropped",
             "dropped\n%",
             _of(lambda stream: f"{100 * stream.dropped_share:.1f}"),
             legend=f"dropped: of the frames {how}",
         ),
-        _Column(
+        CaseColumn(
             "age",
             "age\nms",
             _of(lambda stream: milliseconds(stream.age)),
             spare=5,
             legend="age: of a frame in real time, when its answer is there",
         ),
-        _Column(
+        CaseColumn(
             "sustained",
             "last /\nfirst",
-            _of(lambda stream: _NOTHING if stream.sustained is None else f"{stream.sustained.drift.ratio:.3f}"),
+            _of(lambda stream: NOTHING if stream.sustained is None else f"{stream.sustained.drift.ratio:.3f}"),
             legend="last / first: frame times at the end of the long run over those at its beginning",
         ),
     ]
@@ -77,12 +76,12 @@ _STAGES = (
 )
 
 
-def _stage(stage: str, header: str, spare: int) -> _Column:
-    return _Column(stage, header, _of(lambda stream: milliseconds(stream.stages[stage])), spare=spare)
+def _stage(stage: str, header: str, spare: int) -> CaseColumn:
+    return CaseColumn(stage, header, _of(lambda stream: milliseconds(stream.stages[stage])), spare=spare)
 
 
 def _of(cell: Callable[[StreamResult], str]) -> Callable[[CaseResult], str]:
-    return lambda case: _NOTHING if case.stream is None else cell(case.stream)
+    return lambda case: NOTHING if case.stream is None else cell(case.stream)
 
 
 def costliest(stream: StreamResult) -> str:

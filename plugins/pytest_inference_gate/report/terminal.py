@@ -6,20 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from math import floor, log10
 from typing import Literal
 
-from ..atomic_files import size_text
-from ..backends import CPU
-from ..coverage import LIBRARIES
 from ..devices import version_of
 from ..results import CaseResult, ComparedSession, DeviceResult, OtherStack, RunResult
 from ..verdict import RELAXABLE, SEVERITY, Verdict, gate_is_red
 from ..wording import CLOCKS_AGREE, counted, duration_in_words, session_time
 from ..wording import wrapped as _wrapped
 from .advice import faster_next_step
-from .columns import Column, fitted, laid_out
-from .detections import map50_cell, map_cell, map_drop_cell, matched_cell
+from .case_columns import CaseColumn, latency_columns
+from .cells import NOTHING
+from .columns import fitted, laid_out
 
 Colour = Literal["red", "green", "yellow"]
 Markup = Callable[[str, Colour], str]
@@ -27,7 +24,6 @@ Markup = Callable[[str, Colour], str]
 Table = Callable[[RunResult, int, Markup], list[str]]
 """Given the run of one device, a width in columns and a markup, the lines of a table; none where no case is supported there."""
 
-_NOTHING = "-"
 _SHORTEST_MODEL = 12
 _MOST_NAMES = 5  # cases that are unsupported for one reason and are named one by one
 _FIRST_NAMES = 3  # of more of them
@@ -80,11 +76,13 @@ def table_lines(run: RunResult, width: int = 100, markup: Markup = no_markup) ->
     cases = [case for case in run.cases if case.verdict is not Verdict.UNSUPPORTED]
     if not cases:
         return []
-    return lines_of(_columns(cases, against=run.mode == "against"), cases, run, width, markup, counted(len(run.cases), "case"))
+    return lines_of(
+        latency_columns(cases, against=run.mode == "against"), cases, run, width, markup, counted(len(run.cases), "case")
+    )
 
 
 def lines_of(
-    columns: Sequence[_Column], cases: Sequence[CaseResult], run: RunResult, width: int, markup: Markup, how_many: str
+    columns: Sequence[CaseColumn], cases: Sequence[CaseResult], run: RunResult, width: int, markup: Markup, how_many: str
 ) -> list[str]:
     """A caption, the columns that have room, and what their headers mean. ``how_many`` are all cases, those left out included."""
     constant = _constant_columns(columns, cases)
@@ -106,7 +104,7 @@ def lines_of(
     all_there_are = int(how_many.split()[0])
     number_of_cases = how_many if len(cases) == all_there_are else f"{len(cases)} of {how_many}"
     caption = [f"{number_of_cases} on {device_in_words(run.device)}"]
-    caption += [f"{column.name} {column.cell(cases[0])}" for column in constant if column.cell(cases[0]) != _NOTHING]
+    caption += [f"{column.name} {column.cell(cases[0])}" for column in constant if column.cell(cases[0]) != NOTHING]
     text = ", ".join(caption)
     if left_out:
         text += f" (not shown in {width} columns: {', '.join(left_out)})"
@@ -142,117 +140,7 @@ def conclusion(run: RunResult) -> str:
     return f"{measured} measured, nothing compared: record a baseline with --benchmark-save=NAME"
 
 
-def milliseconds(seconds: float, digits: int = 3) -> str:
-    """A duration in ms to so many significant digits, and never fewer than whole milliseconds: ``0.0412``, ``4.12``, ``1234``."""
-    value = seconds * 1000
-    # Rounded first: 9.996 is 10.0 to three digits, not 10.00.
-    rounded = float(f"{value:.{digits - 1}e}")
-    before_the_point = floor(log10(rounded)) + 1 if rounded > 0 else 1
-    return f"{value:.{max(0, digits - before_the_point)}f}"
-
-
-def millijoules(joules: float) -> str:
-    """An energy in mJ to three significant digits, and never fewer than whole ones: ``12.1``."""
-    return milliseconds(joules)  # thousandths are thousandths
-
-
-def energy_change(before: float, after: float) -> str:
-    """Two energies in J as ``"12.1 -> 13.0"``, in mJ."""
-    return f"{millijoules(before)} -> {millijoules(after)}"
-
-
-def ratio_text(ratio: float) -> str:
-    """Three decimals, as a difference of a thousandth is the least that anybody asks for; four digits from 10 on."""
-    return f"{ratio:.3f}" if ratio < 9.9995 else f"{ratio:.4g}"
-
-
-_Column = Column[CaseResult]
-
-
-def _columns(cases: Sequence[CaseResult], *, against: bool) -> list[_Column]:
-    """Every column that has something to say of these cases. ``against``: two stacks were measured in turns."""
-    columns = identity_columns(cases)
-    reference = "the other stack" if against else "the float model"
-    figures = [
-        _Column("size", "size", _size, spare=4),
-        _Column("top-1", "top-1\n%", _top1, spare=6),
-        _Column("drop", "drop\npoints", _drop, legend=f"drop: top-1 lost against {reference}, in percentage points"),
-        _Column("agreement", "agree\n%", _agreement, spare=1, legend=f"agree: samples with {reference}'s class"),
-        *_detection_columns(reference),
-        _Column("first inference", "first\nms", _first, spare=3, legend="first: first inference after loading"),
-        _Column("median", "this\nms" if against else "median\nms", _median),
-        _Column("p90", "p90\nms", _p90, spare=2, legend="p90: nine inferences of ten took less"),
-        _Column(
-            "spread over pictures",
-            "over\npict. %",
-            lambda case: _spread(case.latency.picture_spread if case.latency else None),
-            spare=8,
-            legend="over pict., over rounds: interquartile range / median, of the pictures' medians and of one picture's rounds",
-        ),
-        _Column(
-            "spread over rounds",
-            "over\nrounds %",
-            lambda case: _spread(case.latency.round_spread if case.latency else None),
-            spare=7,
-        ),
-        _Column("throughput", "samples\n/s", _throughput, spare=0),
-    ]
-    figures += compared_columns(against=against)
-    figures.append(
-        _Column(
-            "builds", "builds\n%", _builds, spare=6, legend="builds: by how much the slowest build is slower than the fastest"
-        )
-    )
-    if all(case.batch == 1 for case in cases):
-        figures = [column for column in figures if column.name != "throughput"]  # it would be the median in another unit
-    figures.append(
-        _Column(
-            "on accelerator",
-            "on\naccel.",
-            _on_accelerator,
-            spare=8,
-            legend="on accel.: operations that run on the accelerator",
-        )
-    )
-    figures += _energy_columns(cases)
-    columns += [column for column in figures if any(column.cell(case) != _NOTHING for case in cases)]
-    return [*columns, _Column("verdict", "verdict", lambda case: str(case.verdict), number=False)]
-
-
-def identity_columns(cases: Sequence[CaseResult]) -> list[_Column]:
-    """Those that tell which case a row is."""
-    return [
-        _Column("model", "model", lambda case: case.model, number=False, identity=True),
-        _Column("backend", "backend", lambda case: case.backend, number=False, identity=True),
-        _Column("precision", "precision", lambda case: case.precision, number=False, identity=True),
-        _Column("batch", "batch", lambda case: str(case.batch), identity=True),
-        _Column("threads", "threads", lambda case: str(case.threads), identity=True),
-        _Column("variant", "variant", lambda case: case.variant or _NOTHING, number=False, identity=True),
-        _Column("device", "device", _device_among(cases), number=False, identity=True),
-    ]
-
-
-def compared_columns(*, against: bool) -> list[_Column]:
-    """Those that hold a case's latency against the other stack's, or against its baseline's."""
-    if against:
-        return [
-            _Column("other stack", "other\nms", _baseline, spare=5, legend="this, other: medians of the two stacks"),
-            _Column("ratio", "this /\nother", _ratio, legend="this / other: median over the pairs of processes"),
-            _Column("interval", "95 %\ninterval", _interval, spare=7, legend="interval: of that ratio"),
-        ]
-    return [
-        _Column("baseline", "baseline\nms", _baseline, spare=5, legend="baseline: the median before"),
-        _Column("change", "change\n%", _change),
-    ]
-
-
-def _device_among(cases: Sequence[CaseResult]) -> Callable[[CaseResult], str]:
-    """The cell of the case's device; nothing where all cases run on the CPU, as then it goes without saying."""
-    told = any(case.device != CPU for case in cases)
-    return lambda case: case.device if told else _NOTHING
-
-
-def _constant_columns(columns: Sequence[_Column], cases: Sequence[CaseResult]) -> list[_Column]:
+def _constant_columns(columns: Sequence[CaseColumn], cases: Sequence[CaseResult]) -> list[CaseColumn]:
     """The columns that tell no case from another. A single case keeps its name."""
     kept = ("model", "backend", "precision") if len(cases) == 1 else ()
     return [
@@ -262,121 +150,12 @@ def _constant_columns(columns: Sequence[_Column], cases: Sequence[CaseResult]) -
     ]
 
 
-def _shortened(column: _Column, length: int) -> _Column:
+def _shortened(column: CaseColumn, length: int) -> CaseColumn:
     def cell(case: CaseResult) -> str:
         text = column.cell(case)
         return text if len(text) <= length else text[: length - 1] + "…"
 
     return replace(column, cell=cell)
-
-
-def _size(case: CaseResult) -> str:
-    return _NOTHING if case.artifact is None else size_text(case.artifact.size_bytes)
-
-
-def _percent(share: float | None) -> str:
-    return _NOTHING if share is None else f"{100 * share:.2f}"
-
-
-def _top1(case: CaseResult) -> str:
-    return _NOTHING if case.accuracy is None else _percent(case.accuracy.figures.top1)
-
-
-def _drop(case: CaseResult) -> str:
-    drop = None if case.accuracy is None else case.accuracy.figures.drop
-    return _NOTHING if drop is None else f"{round(100 * drop, 2) + 0.0:.2f}"
-
-
-def _agreement(case: CaseResult) -> str:
-    return _NOTHING if case.accuracy is None else _percent(case.accuracy.figures.agreement)
-
-
-def _first(case: CaseResult) -> str:
-    first = None if case.latency is None else case.latency.first_inference
-    return _NOTHING if first is None else milliseconds(first)
-
-
-def _median(case: CaseResult) -> str:
-    return _NOTHING if case.latency is None else milliseconds(case.latency.median)
-
-
-def _p90(case: CaseResult) -> str:
-    return _NOTHING if case.latency is None else milliseconds(case.latency.p90)
-
-
-def _throughput(case: CaseResult) -> str:
-    return _NOTHING if case.latency is None else f"{case.latency.throughput:.4g}"
-
-
-def _spread(share: float | None) -> str:
-    return _NOTHING if share is None else f"{100 * share:.1f}"
-
-
-def _builds(case: CaseResult) -> str:
-    spread = None if case.latency is None else case.latency.build_spread
-    return _NOTHING if spread is None else f"{100 * spread:.1f}"
-
-
-def _on_accelerator(case: CaseResult) -> str:
-    found = None if case.coverage is None else case.coverage.found
-    if found is None or found.accelerator in LIBRARIES:
-        return _NOTHING
-    return f"{found.on_accelerator}/{found.operations}"
-
-
-def _detection_columns(reference: str) -> list[_Column]:
-    """They show themselves where a case is a detector's."""
-    return [
-        _Column("mAP", "mAP\n%", map_cell, legend="mAP, AP50: COCO's average precision, at IoU .5 to .95 and at .5"),
-        _Column("AP50", "AP50\n%", map50_cell, spare=1),
-        _Column("mAP drop", "drop\nmAP", map_drop_cell, legend=f"drop mAP: lost against {reference}, in percentage points"),
-        _Column(
-            "matched", "matched\n%", matched_cell, spare=6, legend=f"matched: detections that have a partner among {reference}'s"
-        ),
-    ]
-
-
-def _energy_columns(cases: Sequence[CaseResult]) -> list[_Column]:
-    """One for the rail of the whole board, or, where the device has none, for each of its rails."""
-    rails = sorted({name for case in cases if case.telemetry is not None for name in case.telemetry.shown_rails})
-
-    def cell(name: str) -> Callable[[CaseResult], str]:
-        def energy(case: CaseResult) -> str:
-            rail = None if case.telemetry is None else case.telemetry.rails.get(name)
-            return _NOTHING if rail is None else millijoules(rail.joules_per_inference)
-
-        return energy
-
-    if len(rails) == 1:
-        (name,) = rails
-        totals = {case.telemetry.total_rail for case in cases if case.telemetry is not None}
-        of = f"of the whole board (rail {name})" if name in totals else f"on rail {name} alone, which is not the whole machine"
-        return [_Column("energy", "energy\nmJ", cell(name), spare=8, legend=f"energy: of one inference, {of}")]
-    text = f"{', '.join(rails)}: energy of one inference on each rail; they may overlap, and none is the whole board"
-    return [
-        _Column(f"energy of {name}", f"{name}\nmJ", cell(name), spare=-1, legend=text if name == rails[0] else "")
-        for name in rails
-    ]
-
-
-def _baseline(case: CaseResult) -> str:
-    decision = None if case.latency is None else case.latency.decision
-    return _NOTHING if decision is None else milliseconds(decision.baseline_median)
-
-
-def _change(case: CaseResult) -> str:
-    decision = None if case.latency is None else case.latency.decision
-    return _NOTHING if decision is None else f"{100 * (decision.ratio - 1):+.1f}"
-
-
-def _ratio(case: CaseResult) -> str:
-    decision = None if case.latency is None else case.latency.decision
-    return _NOTHING if decision is None else ratio_text(decision.ratio)
-
-
-def _interval(case: CaseResult) -> str:
-    interval = None if case.latency is None or case.latency.decision is None else case.latency.decision.interval
-    return _NOTHING if interval is None else f"{ratio_text(interval[0])} to {ratio_text(interval[1])}"
 
 
 def _compared_lines(run: RunResult, width: int, now: datetime) -> list[str]:
