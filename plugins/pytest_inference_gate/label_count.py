@@ -27,4 +27,4 @@ def check_values(case: Case, found: int, stage: Stage) -> None:
             f"the model gives {found} values for a picture, and labels.count of {case.card.path} is {expected}: correct the card, "
             "or name the checkpoint that it is about"
         )
-        raise StageFailed(Outcome("load_error", stage, message))
+        raise StageFailed(Outcome("load_error", stage, message, advises=True))

@@ -29,7 +29,8 @@ class Outcome:
     """The end of the last stage that a case reached.
 
     ``message`` is one sentence; ``signal`` is the name of the signal that killed the agent (``SIGSEGV``), if any; ``log`` is the
-    file that holds everything that the agent printed.
+    file that holds everything that the agent printed. ``advises``: the message says what to do, and what else such an end calls for
+    would lead astray.
     """
 
     kind: OutcomeKind
@@ -37,6 +38,7 @@ class Outcome:
     message: str = ""
     signal: str | None = None
     log: Path | None = None
+    advises: bool = False
 
     @property
     def ok(self) -> bool:

@@ -10,6 +10,7 @@ from .agent.telemetry import telemetry_wish
 from .agent_role import AgentRole
 from .artifacts import StoredArtifact
 from .cases import Case
+from .label_count import check_loaded
 from .preparation import load_arguments
 from .results import Replicate
 from .stream_results import StreamRecord
@@ -59,6 +60,7 @@ def stream_replicate(
     """Start an agent, load, warm up, take frames, stop. Raises :class:`StageFailed`."""
     with role.start(log_name) as agent:
         loaded = agent.load(load_arguments(case, artifact, role.target.put))
+        check_loaded(case, loaded)
         telemetry = telemetry_wish(role.probe.get("device") or {}, case.device) if with_telemetry else None
         return stream_loaded(agent, arguments, plan.warm_up, frames, loaded["seconds"], telemetry=telemetry)
 
@@ -75,7 +77,7 @@ def sustain(
 ) -> StreamRecord:
     """Go through the source again and again for so many seconds, in an agent of its own. Raises :class:`StageFailed`."""
     with role.start(log_name) as agent:
-        agent.load(load_arguments(case, artifact, role.target.put))
+        check_loaded(case, agent.load(load_arguments(case, artifact, role.target.put)))
         reply = agent.stream(
             {**arguments, "warmup": dict(plan.warm_up), "seconds": seconds}, seconds=seconds + _SLACK_SECONDS, progress=progress
         )

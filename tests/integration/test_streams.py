@@ -143,3 +143,13 @@ def test_what_a_video_lacks_is_a_note(project):
     result = project.run("--gate-replicates=1", "-k", "stream")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["note: scene.avi ends too early: * of the 40 frames that it declares can be read*"])
+
+
+def test_a_stream_of_a_model_with_other_labels_is_not_measured(project):
+    path = project.path / "models" / "linear.toml"
+    path.write_text(path.read_text().replace("count = 5", "count = 7"))
+    result, document = project.gate_json("--gate-replicates=1", "-k", "stream")
+    assert result.ret == 1
+    assert document["cases"][0]["verdict"] == "broken"
+    assert "the model gives 5 values for a picture, and labels.count of" in document["cases"][0]["reason"]
+    result.stdout.no_fnmatch_line("*check that the runtime is installed*")

@@ -92,9 +92,11 @@ def understood(
 
 def test_sizes_layout_and_classes() -> None:
     last = understood(tensor(None, 224, 192, 3))
-    assert (last.height, last.width, last.channels, last.layout, last.batch, last.classes) == (224, 192, 3, "nhwc", None, 10)
+    given = last.input
+    assert (given.height, given.width, given.channels, given.layout, last.batch, last.classes) == (224, 192, 3, "nhwc", None, 10)
     first = understood(tensor(8, 1, 28, 30), tensor(8, 5))
-    assert (first.height, first.width, first.channels, first.layout, first.batch, first.classes) == (28, 30, 1, "nchw", 8, 5)
+    given = first.input
+    assert (given.height, given.width, given.channels, given.layout, first.batch, first.classes) == (28, 30, 1, "nchw", 8, 5)
 
 
 def test_outputs_of_one_pixel_are_classes() -> None:
@@ -106,7 +108,7 @@ def test_outputs_of_one_pixel_are_classes() -> None:
     [("float16", None, "float32"), ("int8", 0.004, "float32"), ("uint8", 1.0, "float32"), ("uint8", None, "uint8")],
 )
 def test_what_is_quantized_takes_real_numbers(dtype: str, scale: float | None, told: str) -> None:
-    assert understood(tensor(1, 8, 8, 3, dtype=dtype, scale=scale)).dtype == told
+    assert understood(tensor(1, 8, 8, 3, dtype=dtype, scale=scale)).input.dtype == told
 
 
 def test_open_sizes_are_asked_for_and_filled_in() -> None:
@@ -114,9 +116,9 @@ def test_open_sizes_are_asked_for_and_filled_in() -> None:
         understood(tensor(None, None, None, 3))
     with pytest.raises(InitError, match="--shape 3,224,224"):
         understood(tensor(None, 3, None, None))
-    assert understood(tensor(None, None, None, 3), shape=(64, 48, 3)).shape == (64, 48, 3)
+    assert understood(tensor(None, None, None, 3), shape=(64, 48, 3)).input.shape == (64, 48, 3)
     unknown = {"name": "x", "shape": None, "dtype": "float32", "scale": None}
-    assert understood(unknown, shape=(64, 48, 3)).width == 48
+    assert understood(unknown, shape=(64, 48, 3)).input.width == 48
     with pytest.raises(InitError, match="--shape says 4 where m.tflite has 3"):
         understood(tensor(None, None, None, 3), shape=(64, 48, 4))
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_inference_gate.cards import Input
 from pytest_inference_gate.own_model import InitError
 from pytest_inference_gate.own_model.described_model import DescribedModel
 from pytest_inference_gate.own_model.labellings import Labelling, named_labellings, numbered_labellings
@@ -26,8 +27,9 @@ from pytest_inference_gate.own_model.preprocessing_search import search
 
 
 def a_model(channels: int = 3, **more: Any) -> DescribedModel:
-    settings = {"dtype": "float32", "batch": None, "classes": 10, "layout": "nhwc", **more}
-    return DescribedModel(file=ModelFile(Path("m"), "keras"), shape=(8, 8, channels), **settings)
+    taken = {"dtype": more.pop("dtype", "float32"), "layout": more.pop("layout", "nhwc")}
+    settings = {"batch": None, "classes": 10, **more}
+    return DescribedModel(ModelFile(Path("m"), "keras"), Input(shape=(8, 8, channels), **taken), **settings)
 
 
 # Candidates

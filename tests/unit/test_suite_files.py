@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_inference_gate.cards import load_card
+from pytest_inference_gate.cards import Input, load_card
 from pytest_inference_gate.own_model import InitError
 from pytest_inference_gate.own_model.backend_choice import choose_backends, elsewhere
 from pytest_inference_gate.own_model.card_text import CardContent, card_text, tolerated_drop, toml
@@ -33,7 +33,7 @@ VALUES = {"extras": "tensorflow,tflite", "more": "", "directory": "sub/gate", "p
 
 def a_model(format: str = "keras", precision: str | None = None, batch: int | None = None) -> DescribedModel:
     file = ModelFile(Path("m"), format)
-    return DescribedModel(file, (8, 8, 3), "nhwc", "float32", batch, 4, precision=precision)
+    return DescribedModel(file, Input(shape=(8, 8, 3)), batch, 4, precision=precision)
 
 
 def content(**changes: object) -> CardContent:

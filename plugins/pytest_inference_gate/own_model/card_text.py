@@ -50,8 +50,8 @@ def card_text(content: CardContent) -> str:
     ]
     if model.architecture is not None:
         lines.append(f"architecture = {toml(dict(model.architecture))}")
-    lines += ["", f"# As the file says: {_told_by_the_file(model)}.", "[input]", f"shape = {toml(list(model.shape))}"]
-    lines += [f"dtype = {toml(model.dtype)}", f"layout = {toml(model.layout)}"]
+    lines += ["", f"# As the file says: {_told_by_the_file(model)}.", "[input]", f"shape = {toml(list(model.input.shape))}"]
+    lines += [f"dtype = {toml(model.input.dtype)}", f"layout = {toml(model.input.layout)}"]
     lines += ["", *_preprocessing(content)]
     lines += ["", "[labels]", *_table({"count": model.classes, **content.labels}, content.doubts, "labels", content.labels_note)]
     lines += ["", *_data(content), "", *_tolerance(content), "", *_backends(content)]
@@ -62,9 +62,7 @@ def card_text(content: CardContent) -> str:
 
 
 def _told_by_the_file(model: DescribedModel) -> str:
-    told = [
-        f"{model.height} x {model.width} pixels, {model.channels} channel{'s' * (model.channels > 1)}, {model.classes} outputs"
-    ]
+    told = [f"{model.pictures_in_words}, {model.classes} outputs"]
     if model.opset is not None:
         told.append(f"opset {model.opset}")
     if model.precision is not None:

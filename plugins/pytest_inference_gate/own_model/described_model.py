@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from ..cards import Input
+from ..wording import counted
 from . import InitError
 from .model_file import ModelFile
 
@@ -17,7 +19,7 @@ _DETECTION_PAGE = "docs/how-to/gate-a-detection-model.md"
 
 @dataclass(frozen=True)
 class DescribedModel:
-    """``shape`` is without the batch, in the order of ``layout``; ``batch`` is None where any size is taken.
+    """``batch`` is None where any size is taken.
 
     ``input_scale`` is that of a quantized input. ``precision`` is that of a file that has one already (``.tflite``), else None.
     ``normalization``: mean and standard deviation of the pixels (0 to 255) from the file's metadata; ``labels``: names of the
@@ -25,9 +27,7 @@ class DescribedModel:
     """
 
     file: ModelFile
-    shape: tuple[int, int, int]
-    layout: str
-    dtype: str
+    input: Input
     batch: int | None
     classes: int
     scaling_inside: tuple[str, ...] = ()
@@ -40,16 +40,9 @@ class DescribedModel:
     input_scale: float | None = None
 
     @property
-    def height(self) -> int:
-        return self.shape[0] if self.layout == "nhwc" else self.shape[1]
-
-    @property
-    def width(self) -> int:
-        return self.shape[1] if self.layout == "nhwc" else self.shape[2]
-
-    @property
-    def channels(self) -> int:
-        return self.shape[2] if self.layout == "nhwc" else self.shape[0]
+    def pictures_in_words(self) -> str:
+        """``28 x 30 pixels, 1 channel``."""
+        return f"{self.input.height} x {self.input.width} pixels, {counted(self.input.channels, 'channel')}"
 
 
 def understand(file: ModelFile, description: Mapping[str, Any], shape: Sequence[int] | None = None) -> DescribedModel:
@@ -68,12 +61,9 @@ def understand(file: ModelFile, description: Mapping[str, Any], shape: Sequence[
     if found is None:
         found = [None] * 4
     sizes, batch = _input_shape(name, found, shape)
-    layout = _layout(name, sizes)
     return DescribedModel(
         file=file,
-        shape=sizes,
-        layout=layout,
-        dtype=_dtype(name, one_input),
+        input=Input(shape=sizes, dtype=_dtype(name, one_input), layout=_layout(name, sizes)),
         batch=batch,
         classes=_classes(name, description["outputs"][0]),
         scaling_inside=tuple(description.get("scaling_inside") or ()),
@@ -129,7 +119,7 @@ def _shape_text(shape: Sequence[int | None]) -> str:
     return f"({', '.join('?' if size is None else str(size) for size in shape)})"
 
 
-def _layout(name: str, shape: tuple[int, int, int]) -> str:
+def _layout(name: str, shape: tuple[int, int, int]) -> Literal["nhwc", "nchw"]:
     if shape[2] in _CHANNELS:
         return "nhwc"
     if shape[0] in _CHANNELS:
@@ -139,7 +129,7 @@ def _layout(name: str, shape: tuple[int, int, int]) -> str:
     )
 
 
-def _dtype(name: str, tensor: Mapping[str, Any]) -> str:
+def _dtype(name: str, tensor: Mapping[str, Any]) -> Literal["float32", "uint8"]:
     """As the card says it: what is quantized takes real numbers, which the runner turns into integers."""
     dtype = str(tensor["dtype"])
     if dtype in _REAL or (dtype in _INTEGERS and tensor.get("scale")):

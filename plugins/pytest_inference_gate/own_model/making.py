@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent_process import AgentProcess, Limits
 from ..agent_role import AgentRole, RunningAgents
-from ..cards import Architecture, Checkpoint, Input, Labels, ModelCard, Preprocessing, load_card
+from ..cards import Architecture, Checkpoint, Labels, ModelCard, Preprocessing, load_card
 from ..outcome import StageFailed
 from ..preprocessing import preprocess
 from ..targets.interpreter import InterpreterTarget
@@ -170,7 +170,9 @@ def _learn(
 ) -> _Learned:
     if pictures is None or not pictures.source.labelled:
         maxima = (255.0,) if pictures is None else pictures.maxima
-        likely = scaling_candidates(model, maxima, pictures is not None and pictures.all_are(model.height, model.width))[0]
+        likely = scaling_candidates(
+            model, maxima, pictures is not None and pictures.all_are(model.input.height, model.input.width)
+        )[0]
         learned = _Learned(likely)
         if pictures is not None:
             learned.doubts["preprocessing.scaling"] = "nothing was there to find it by: the pictures have no labels"
@@ -188,7 +190,7 @@ def _learn(
             progress(f"trying {candidate.told()}: pictures {start + 1} to {stop}")
             return _answers(floating, base, candidate, pictures, start, stop)
 
-        first = scaling_candidates(model, pictures.maxima, pictures.all_are(model.height, model.width))
+        first = scaling_candidates(model, pictures.maxima, pictures.all_are(model.input.height, model.input.width))
         found = search(first, lambda best: resize_candidates(best, model, sizes), labellings, labels[: STEPS[-1]], answers)
         chosen = found.chosen
         learned = _Learned(chosen.candidate, chosen.labelling, found)
@@ -288,7 +290,7 @@ def _card_of(model: DescribedModel) -> ModelCard:
     return ModelCard(
         name="init",
         checkpoint=Checkpoint(format=model.file.format, file=path.name, architecture=architecture),  # type: ignore[arg-type]
-        input=Input(shape=model.shape, dtype=model.dtype, layout=model.layout),  # type: ignore[arg-type]
+        input=model.input,
         labels=Labels(count=model.classes),
         backends={"tensorflow": ["fp32"]},
         batches=[model.batch or 1],
@@ -417,8 +419,7 @@ class _Suite:
         model, pictures, learned = self._model, self._pictures, self._learned
         batch = "any batch" if model.batch is None else f"batch {model.batch}"
         findings = [
-            f"model: {model.file.format}, {model.height} x {model.width} pixels, {model.channels} channel{'s' * (model.channels > 1)} "
-            f"({model.layout}), {batch}, {model.classes} classes"
+            f"model: {model.file.format}, {model.pictures_in_words} ({model.input.layout}), {batch}, {model.classes} classes"
         ]
         if pictures is not None:
             many = f"{len(pictures.evaluation)} to evaluate on"

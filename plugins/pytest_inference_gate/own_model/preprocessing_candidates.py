@@ -53,12 +53,12 @@ def scaling_candidates(model: DescribedModel, maxima: Sequence[float], same_size
     ``same_size``: all pictures have the model's size already.
     """
     resize = "none" if same_size else "resize_and_crop" if model.family.startswith("torchvision.") else "resize"
-    if model.channels == 1:
+    if model.input.channels == 1:
         ways = [(scaling, "grayscale") for scaling in _SCALINGS[:3]]
     else:
         ways = [(scaling, "rgb") for scaling in _SCALINGS[:4]] + [("imagenet_mean_bgr", "bgr")]
         ways += [(scaling, "bgr") for scaling in _SCALINGS[:4]]
-    if model.dtype == "uint8":
+    if model.input.dtype == "uint8":
         ways = [way for way in ways if way[0] == "none"]
     likely = likely_scaling(model)
     ways.sort(key=lambda way: way[0] != likely)  # stable: the others keep their order
@@ -72,7 +72,10 @@ def resize_candidates(chosen: Candidate, model: DescribedModel, sizes: Sequence[
     if chosen.resize == "none":
         return []
     kinds = ["resize"]
-    if any(height * model.width != width * model.height for height, width in sizes) or chosen.resize == "resize_and_crop":
+    if (
+        any(height * model.input.width != width * model.input.height for height, width in sizes)
+        or chosen.resize == "resize_and_crop"
+    ):
         kinds.append("resize_and_crop")
     ways = [(kind, interpolation) for kind in kinds for interpolation in ("bilinear", "nearest", "bicubic")]
     return [
@@ -84,7 +87,7 @@ def resize_candidates(chosen: Candidate, model: DescribedModel, sizes: Sequence[
 
 def likely_scaling(model: DescribedModel) -> str:
     """The scaling that the file itself makes most probable."""
-    if model.dtype == "uint8" or model.scaling_inside:
+    if model.input.dtype == "uint8" or model.scaling_inside:
         return "none"
     if model.normalization is not None:
         named = scaling_of_normalization(*model.normalization)
@@ -95,9 +98,9 @@ def likely_scaling(model: DescribedModel) -> str:
             if math.isclose(model.input_scale, scale, rel_tol=_NEARLY):
                 return scaling
     for pattern, scaling in _FAMILIES:
-        if model.channels == 3 and re.search(pattern, model.family.lower()):
+        if model.input.channels == 3 and re.search(pattern, model.family.lower()):
             return scaling
-    return "imagenet_mean_std" if model.layout == "nchw" and model.channels == 3 else "zero_to_one"
+    return "imagenet_mean_std" if model.input.layout == "nchw" and model.input.channels == 3 else "zero_to_one"
 
 
 def scaling_of_normalization(mean: Sequence[float], deviation: Sequence[float]) -> str | None:

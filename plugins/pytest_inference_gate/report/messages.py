@@ -243,7 +243,8 @@ def broken_message(
     if outcome.log is not None:
         lines += ["", f"  log: {outcome.log}"]
     lines += _changes(software_changes, paired=paired)
-    lines += _next(next_step or _OUTCOME_NEXT_OF.get((case.backend, outcome.kind)) or _OUTCOME_NEXT.get(outcome.kind))
+    if not outcome.advises:
+        lines += _next(next_step or _OUTCOME_NEXT_OF.get((case.backend, outcome.kind)) or _OUTCOME_NEXT.get(outcome.kind))
     return "\n".join(lines)
 
 
