@@ -13,6 +13,17 @@ from dataclasses import dataclass
 from math import exp, fsum, isfinite, lgamma, log, log1p
 from typing import TYPE_CHECKING, Any
 
+from .accuracy_rule import (
+    ALPHA,
+    FLOAT_REFERENCE,
+    AccuracyDecision,
+    EvaluationSet,
+    at_most,
+    judge_drop,
+    judge_expected,
+    judge_finite,
+    judge_share,
+)
 from .errors import EvaluationDataError
 from .verdict import Verdict
 
@@ -20,9 +31,6 @@ if TYPE_CHECKING:
     import numpy
 
     Array = numpy.ndarray[Any, numpy.dtype[Any]]
-
-ALPHA = 0.01
-"""The p-value below which a difference is taken for real."""
 
 SMALLEST_PROBABILITY = 1e-7
 """Probabilities are cut off here before their logarithm is taken: a quantized model says exactly 0 where the float one says
@@ -79,15 +87,6 @@ class AccuracyFigures:
     nan_count: int
     reference_nan_count: int
     alpha: float
-
-
-@dataclass(frozen=True)
-class AccuracyDecision:
-    """``verdict`` is pass, inaccurate or inconclusive; ``p_value`` is that of the test that was asked, None where none was."""
-
-    verdict: Verdict
-    reason: str
-    p_value: float | None
 
 
 def compare_predictions(
@@ -205,10 +204,6 @@ def compare_predictions(
     )
 
 
-FLOAT_REFERENCE = "the float reference"
-OTHER_STACK = "the other stack"
-
-
 def judge_accuracy(
     figures: AccuracyFigures,
     *,
@@ -230,36 +225,59 @@ def judge_accuracy(
     beyond ``top1_drop`` (or an agreement below ``agreement``) is ``inaccurate`` if it is significant, else ``inconclusive``.
     """
     n = figures.n
-    if figures.nan_count:
-        return AccuracyDecision(
-            Verdict.INACCURATE, f"the outputs for {figures.nan_count} of {n} samples hold NaN or infinity", None
-        )
-    if figures.reference_nan_count:
-        return AccuracyDecision(
-            Verdict.INACCURATE,
-            f"{reference} itself gives NaN or infinity for {figures.reference_nan_count} of {n} samples: "
-            "check the card's checkpoint and preprocessing",
-            None,
-        )
+    evaluated = EvaluationSet(n, "samples", figures.alpha)
+    not_finite = judge_finite(evaluated, figures.nan_count, figures.reference_nan_count, reference)
+    if not_finite is not None:
+        return not_finite
     suspicion: AccuracyDecision | None = None
     float_top1 = figures.top1 if figures.reference_top1 is None else figures.reference_top1
-    if expected_top1 is not None and float_top1 is not None:
-        below = _judge_expected(figures, float_top1, expected_top1, top1_drop)
-        if below is not None and below.verdict is Verdict.INACCURATE:
-            return below
-        suspicion = below
+    if expected_top1 is not None and float_top1 is not None and not at_most(expected_top1 - float_top1, top1_drop):
+        suspicion = judge_expected(
+            evaluated,
+            f"the float model reaches a top-1 of {float_top1:.1%} on {n} samples, where its card expects {expected_top1:.1%}",
+            binomial_at_most(round(float_top1 * n), n, expected_top1),
+            check="the card's preprocessing, label offset and checkpoint",
+        )
+        if suspicion.verdict is Verdict.INACCURATE:
+            return suspicion
 
     if figures.drop is not None:
-        decision = _judge_drop(figures, top1_drop, reference)
+        assert figures.mcnemar_p is not None
+        decision = judge_drop(
+            evaluated,
+            f"top-1 {figures.top1:.1%}, {reference}'s {figures.reference_top1:.1%} on {n} samples "
+            f"({figures.lost} lost, {figures.won} won)",
+            figures.drop,
+            tolerance=top1_drop,
+            p_value=figures.mcnemar_p,
+            smallest_detectable=figures.smallest_detectable_drop,
+            amount=lambda drop: f"{100 * drop:.2f} points",
+        )
     elif figures.top1 is not None:
         decision = AccuracyDecision(Verdict.PASS, f"top-1 {figures.top1:.1%} of {n} samples", None)
     elif figures.agreement is not None:
-        decision = _judge_agreement(figures, agreement, reference)
+        decision = _judge_agreement(evaluated, figures.agreement, agreement, reference)
     else:
         decision = AccuracyDecision(
             Verdict.PASS, f"no labels and no reference: checked only that the outputs for {n} samples are finite", None
         )
     return suspicion if suspicion is not None and decision.verdict is Verdict.PASS else decision
+
+
+def _judge_agreement(evaluated: EvaluationSet, share: float, asked: float | None, reference: str) -> AccuracyDecision:
+    n = evaluated.n
+    change = f"names {reference}'s class for {share:.1%} of {n} samples"
+    if asked is None:
+        return AccuracyDecision(Verdict.PASS, f"{change}; the card sets no agreement to reach", None)
+    return judge_share(
+        evaluated,
+        change,
+        share,
+        asked=asked,
+        p_value=binomial_at_most(round(share * n), n, asked),
+        can_fall_short=binomial_at_most(0, n, asked) < evaluated.alpha,
+        what="agreement",
+    )
 
 
 def mcnemar_p_value(lost: int, won: int) -> float:
@@ -305,75 +323,6 @@ def smallest_detectable_drop(n: int, won: int, alpha: float = ALPHA) -> float | 
         else:
             lowest = middle
     return (highest - won) / n
-
-
-def _judge_expected(figures: AccuracyFigures, float_top1: float, expected: float, tolerance: float) -> AccuracyDecision | None:
-    """None where the float model reaches what its card says."""
-    if _at_most(expected - float_top1, tolerance):
-        return None
-    n = figures.n
-    p_value = binomial_at_most(round(float_top1 * n), n, expected)
-    what = f"the float model reaches a top-1 of {float_top1:.1%} on {n} samples, where its card expects {expected:.1%}"
-    if p_value < figures.alpha:
-        reason = f"{what} (p = {p_value:.2g}): check the card's preprocessing, label offset and checkpoint"
-        return AccuracyDecision(Verdict.INACCURATE, reason, p_value)
-    reason = f"{what}, but {_may_be_chance(p_value, figures.alpha)}: evaluate on more samples"
-    return AccuracyDecision(Verdict.INCONCLUSIVE, reason, p_value)
-
-
-def _judge_drop(figures: AccuracyFigures, tolerance: float, reference: str) -> AccuracyDecision:
-    drop, p_value = figures.drop, figures.mcnemar_p
-    assert drop is not None
-    assert p_value is not None
-    change = (
-        f"top-1 {figures.top1:.1%}, {reference}'s {figures.reference_top1:.1%} on {figures.n} samples "
-        f"({figures.lost} lost, {figures.won} won)"
-    )
-    if _at_most(drop, tolerance):
-        reason = f"{change}: within the tolerance of {100 * tolerance:.2f} points"
-        detectable = figures.smallest_detectable_drop
-        if detectable is None or detectable > tolerance:
-            reason += f", but {_what_can_be_seen(figures)}"
-        return AccuracyDecision(Verdict.PASS, reason, p_value)
-    beyond = f"{change}: a drop of {100 * drop:.2f} points, beyond the tolerance of {100 * tolerance:.2f}"
-    if p_value < figures.alpha:
-        return AccuracyDecision(Verdict.INACCURATE, f"{beyond}, and hardly by chance (p = {p_value:.2g})", p_value)
-    reason = f"{beyond}, but {_may_be_chance(p_value, figures.alpha)}: {_what_can_be_seen(figures)}; evaluate on more samples"
-    return AccuracyDecision(Verdict.INCONCLUSIVE, reason, p_value)
-
-
-def _what_can_be_seen(figures: AccuracyFigures) -> str:
-    if figures.smallest_detectable_drop is None:
-        return f"{figures.n} samples are too few to show any drop"
-    return f"{figures.n} samples can show a drop of {100 * figures.smallest_detectable_drop:.2f} points at the smallest"
-
-
-def _judge_agreement(figures: AccuracyFigures, tolerance: float | None, reference: str) -> AccuracyDecision:
-    share, n = figures.agreement, figures.n
-    assert share is not None
-    change = f"names {reference}'s class for {share:.1%} of {n} samples"
-    if tolerance is None:
-        return AccuracyDecision(Verdict.PASS, f"{change}; the card sets no agreement to reach", None)
-    p_value = binomial_at_most(round(share * n), n, tolerance)
-    if _at_most(tolerance, share):
-        reason = f"{change}, at least the {tolerance:.1%} asked for"
-        if binomial_at_most(0, n, tolerance) >= figures.alpha:
-            reason += f", but {n} samples are too few to show any agreement to be below that"
-        return AccuracyDecision(Verdict.PASS, reason, p_value)
-    below = f"{change}, below the {tolerance:.1%} asked for"
-    if p_value < figures.alpha:
-        return AccuracyDecision(Verdict.INACCURATE, f"{below}, and hardly by chance (p = {p_value:.2g})", p_value)
-    reason = f"{below}, but {_may_be_chance(p_value, figures.alpha)}: evaluate on more samples"
-    return AccuracyDecision(Verdict.INCONCLUSIVE, reason, p_value)
-
-
-def _may_be_chance(p_value: float, alpha: float) -> str:
-    return f"it may be chance (p = {p_value:.2g}, needed below {alpha:g})"
-
-
-def _at_most(value: float, limit: float) -> bool:
-    """value <= limit for differences of shares: 0.76 - 0.75 is within a tolerance of 0.01, whatever the last bit says."""
-    return value <= limit + 1e-12
 
 
 def _sum_of_combinations(total: int, last: int) -> int:

@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .accuracy import ALPHA, FLOAT_REFERENCE, AccuracyDecision
+from .accuracy_rule import (
+    ALPHA,
+    FLOAT_REFERENCE,
+    AccuracyDecision,
+    EvaluationSet,
+    at_most,
+    judge_drop,
+    judge_expected,
+    judge_finite,
+    judge_share,
+)
 from .average_precision import FEWEST_PICTURES, SwapTest, share_that_reach, swap_test
 from .coco_evaluation import CocoEvaluation, evaluate_coco
 from .detection_pairs import PicturePairs, matched_p_value, matched_share, pair_detections
@@ -231,7 +241,7 @@ def _with_annotations(
     demands: DetectionDemands,
 ) -> DetectionFigures:
     float_model, expected, expected_p = own if other is None else other, demands.expected_map, None
-    if expected is not None and float_model.map is not None and not _at_most(expected - float_model.map, demands.map_drop):
+    if expected is not None and float_model.map is not None and not at_most(expected - float_model.map, demands.map_drop):
         expected_p = share_that_reach(float_model.matches, expected)
     objects: dict[int, int] = {}
     for picture in annotations.pictures:
@@ -307,17 +317,34 @@ def judge_detections(
     ``map_drop`` (without annotations, a matched share below ``matched``) is ``inaccurate`` if it is significant, else ``inconclusive``.
     """
     n = figures.n
-    if figures.nan_count:
-        text = f"the outputs for {figures.nan_count} of {n} pictures hold NaN or infinity"
-        return AccuracyDecision(Verdict.INACCURATE, text, None)
-    if figures.reference_nan_count:
-        text = f"{reference} itself gives NaN or infinity for {figures.reference_nan_count} of {n} pictures"
-        return AccuracyDecision(Verdict.INACCURATE, f"{text}: check the card's checkpoint and preprocessing", None)
-    suspicion = _judge_expected(figures, demands)
-    if suspicion is not None and suspicion.verdict is Verdict.INACCURATE:
-        return suspicion
+    evaluated = EvaluationSet(n, "pictures", figures.alpha)
+    not_finite = judge_finite(evaluated, figures.nan_count, figures.reference_nan_count, reference)
+    if not_finite is not None:
+        return not_finite
+    suspicion: AccuracyDecision | None = None
+    if figures.expected_p is not None:
+        reached = figures.map if figures.reference_map is None else figures.reference_map
+        suspicion = judge_expected(
+            evaluated,
+            f"the float model reaches an mAP of {reached:.4f} on {n} pictures, where its card expects {demands.expected_map:.4f}",
+            figures.expected_p,
+            check="the card's preprocessing, [detection] and checkpoint",
+        )
+        if suspicion.verdict is Verdict.INACCURATE:
+            return suspicion
+
     if figures.drop is not None:
-        decision = _judge_drop(figures, demands.map_drop, reference)
+        assert figures.drop_p is not None
+        decision = judge_drop(
+            evaluated,
+            f"mAP {figures.map:.4f}, {reference}'s {figures.reference_map:.4f} on {n} pictures "
+            f"({figures.lost} of {figures.objects} objects lost, {figures.won} won)",
+            figures.drop,
+            tolerance=demands.map_drop,
+            p_value=figures.drop_p,
+            smallest_detectable=figures.smallest_detectable_drop,
+            amount=lambda drop: f"{drop:.4f}",
+        )
     elif figures.objects is not None and figures.map is None:
         text = (
             f"the annotations have no object in these {n} pictures, so that no precision can be told: add pictures with objects"
@@ -326,57 +353,18 @@ def judge_detections(
     elif figures.map is not None:
         decision = AccuracyDecision(Verdict.PASS, f"mAP {figures.map:.4f} on {n} pictures", None)
     elif figures.reference_detections is not None:
-        decision = _judge_matched(figures, demands.matched, reference)
+        decision = _judge_matched(evaluated, figures, demands.matched, reference)
     else:
         text = f"no annotations and no reference: checked only that the outputs for {n} pictures are finite"
         decision = AccuracyDecision(Verdict.PASS, text, None)
     return suspicion if suspicion is not None and decision.verdict is Verdict.PASS else decision
 
 
-def _judge_expected(figures: DetectionFigures, demands: DetectionDemands) -> AccuracyDecision | None:
-    """None where the float model reaches what its card says."""
-    found = figures.map if figures.reference_map is None else figures.reference_map
-    if figures.expected_p is None or found is None:
-        return None
-    what = f"the float model reaches an mAP of {found:.4f} on {figures.n} pictures, where its card expects {demands.expected_map:.4f}"
-    if figures.expected_p < figures.alpha:
-        text = f"{what} (p = {figures.expected_p:.2g}): check the card's preprocessing, [detection] and checkpoint"
-        return AccuracyDecision(Verdict.INACCURATE, text, figures.expected_p)
-    text = f"{what}, but {_may_be_chance(figures.expected_p, figures.alpha)}: evaluate on more pictures"
-    return AccuracyDecision(Verdict.INCONCLUSIVE, text, figures.expected_p)
-
-
-def _judge_drop(figures: DetectionFigures, tolerance: float, reference: str) -> AccuracyDecision:
-    drop, p_value = figures.drop, figures.drop_p
-    assert drop is not None and p_value is not None
-    change = (
-        f"mAP {figures.map:.4f}, {reference}'s {figures.reference_map:.4f} on {figures.n} pictures "
-        f"({figures.lost} of {figures.objects} objects lost, {figures.won} won)"
-    )
-    if _at_most(drop, tolerance):
-        text = f"{change}: within the tolerance of {tolerance:.4g}"
-        smallest = figures.smallest_detectable_drop
-        if smallest is None or smallest > tolerance:
-            text += f", but {_what_can_be_seen(figures)}"
-        return AccuracyDecision(Verdict.PASS, text, p_value)
-    beyond = f"{change}: a drop of {drop:.4f}, beyond the tolerance of {tolerance:.4g}"
-    if p_value < figures.alpha:
-        return AccuracyDecision(Verdict.INACCURATE, f"{beyond}, and hardly by chance (p = {p_value:.2g})", p_value)
-    text = f"{beyond}, but {_may_be_chance(p_value, figures.alpha)}: {_what_can_be_seen(figures)}; evaluate on more pictures"
-    return AccuracyDecision(Verdict.INCONCLUSIVE, text, p_value)
-
-
-def _what_can_be_seen(figures: DetectionFigures) -> str:
-    if figures.smallest_detectable_drop is None:
-        return f"{figures.n} pictures are too few to show any drop"
-    return f"{figures.n} pictures can show a drop of {figures.smallest_detectable_drop:.4f} at the smallest"
-
-
-def _judge_matched(figures: DetectionFigures, tolerance: float | None, reference: str) -> AccuracyDecision:
+def _judge_matched(evaluated: EvaluationSet, figures: DetectionFigures, asked: float | None, reference: str) -> AccuracyDecision:
     n, score = figures.n, figures.matching_score
     if figures.matched is None:
         text = f"neither this model nor {reference} detects anything that scores {score:g} in {n} pictures"
-        if tolerance is None:
+        if asked is None:
             return AccuracyDecision(Verdict.PASS, f"{text}; the card sets no matched share to reach", None)
         text += ": evaluate on pictures with objects, or lower detection.matching_score"
         return AccuracyDecision(Verdict.INCONCLUSIVE, text, None)
@@ -384,25 +372,15 @@ def _judge_matched(figures: DetectionFigures, tolerance: float | None, reference
         f"{figures.matched:.1%} of {figures.detections} detections and {reference}'s {figures.reference_detections} in {n} pictures "
         f"have a partner ({figures.lost_detections} lost, {figures.new_detections} new, {figures.class_changes} of another class)"
     )
-    if tolerance is None:
+    if asked is None:
         return AccuracyDecision(Verdict.PASS, f"{change}; the card sets no matched share to reach", None)
-    p_value = figures.matched_p
-    assert p_value is not None
-    few = f"{n} pictures are too few to show any share to be below that"
-    if _at_most(tolerance, figures.matched):
-        text = f"{change}, at least the {tolerance:.1%} asked for"
-        return AccuracyDecision(Verdict.PASS, text if n >= FEWEST_PICTURES else f"{text}, but {few}", p_value)
-    below = f"{change}, below the {tolerance:.1%} asked for"
-    if p_value < figures.alpha:
-        return AccuracyDecision(Verdict.INACCURATE, f"{below}, and hardly by chance (p = {p_value:.2g})", p_value)
-    text = f"{below}, but {_may_be_chance(p_value, figures.alpha)}: evaluate on more pictures"
-    return AccuracyDecision(Verdict.INCONCLUSIVE, text, p_value)
-
-
-def _may_be_chance(p_value: float, alpha: float) -> str:
-    return f"it may be chance (p = {p_value:.2g}, needed below {alpha:g})"
-
-
-def _at_most(value: float, limit: float) -> bool:
-    """value <= limit, whatever the last bit of a difference says."""
-    return value <= limit + 1e-12
+    assert figures.matched_p is not None
+    return judge_share(
+        evaluated,
+        change,
+        figures.matched,
+        asked=asked,
+        p_value=figures.matched_p,
+        can_fall_short=n >= FEWEST_PICTURES,
+        what="share",
+    )

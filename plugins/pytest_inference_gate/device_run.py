@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .accelerators import MARKERS
-from .accuracy import FLOAT_REFERENCE, OTHER_STACK, compare_predictions
+from .accuracy import compare_predictions
+from .accuracy_rule import FLOAT_REFERENCE, OTHER_STACK
 from .agent.telemetry import REPLICATES_WITH_TELEMETRY
 from .agent_role import AgentRole, RunningAgents
 from .artifacts import StoredArtifact

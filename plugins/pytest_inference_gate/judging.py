@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TypeVar
 
-from .accuracy import FLOAT_REFERENCE, AccuracyDecision, AccuracyFigures, judge_accuracy
+from .accuracy import AccuracyFigures, judge_accuracy
+from .accuracy_rule import FLOAT_REFERENCE, AccuracyDecision
 from .artifacts import StoredArtifact, digest_of
 from .baselines import BaselineCase
 from .build_decision import Built, decide_build_pairs, decide_builds

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from .accuracy import AccuracyDecision, AccuracyFigures
+from .accuracy import AccuracyFigures
+from .accuracy_rule import AccuracyDecision
 from .backends import CPU
 from .build_results import NodeCounts
 from .cases import Case

@@ -9,7 +9,8 @@ from statistics import median
 
 import numpy
 
-from pytest_inference_gate.accuracy import OTHER_STACK, AccuracyFigures, compare_predictions, judge_accuracy
+from pytest_inference_gate.accuracy import AccuracyFigures, compare_predictions, judge_accuracy
+from pytest_inference_gate.accuracy_rule import OTHER_STACK
 from pytest_inference_gate.build_results import NodeCounts
 from pytest_inference_gate.coverage import Coverage, OperationElsewhere, judge_coverage
 from pytest_inference_gate.decision import correct_for_family, decide

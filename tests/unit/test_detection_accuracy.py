@@ -76,7 +76,7 @@ def test_a_worse_model_is_inaccurate_and_says_where(annotations: Annotations, go
     verdict, reason = judged(annotations, bad, good)
     assert verdict is Verdict.INACCURATE
     assert f"mAP {figures.map:.4f}, the float reference's {figures.reference_map:.4f} on 40 pictures" in reason
-    assert "beyond the tolerance of 0.01, and hardly by chance (p = 0.001)" in reason
+    assert "beyond the tolerance of 0.0100, and hardly by chance (p = 0.001)" in reason
     assert judged(annotations, bad, good, map_drop=0.9)[0] is Verdict.PASS
 
 

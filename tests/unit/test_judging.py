@@ -10,7 +10,8 @@ import numpy
 import pytest
 from test_cards import load
 
-from pytest_inference_gate.accuracy import FLOAT_REFERENCE, OTHER_STACK, AccuracyFigures, compare_predictions
+from pytest_inference_gate.accuracy import AccuracyFigures, compare_predictions
+from pytest_inference_gate.accuracy_rule import FLOAT_REFERENCE, OTHER_STACK
 from pytest_inference_gate.artifacts import StoredArtifact
 from pytest_inference_gate.baselines import BaselineCase, BaselineSession
 from pytest_inference_gate.cases import Case

@@ -665,7 +665,7 @@ class TestDetectors:
             text
             == """\
 digit_scenes-tflite-int8-b1-t1 is inaccurate: mAP 0.6124, the float reference's 0.7101 on 200 pictures (81 of 612 objects lost, \
-12 won): a drop of 0.0977, beyond the tolerance of 0.01, and hardly by chance (p = 0.001)
+12 won): a drop of 0.0977, beyond the tolerance of 0.0100, and hardly by chance (p = 0.001)
 
   pictures     200, with 612 objects
   mAP          0.6124  (AP50 0.8012, AP75 0.6604, AR100 0.6999)

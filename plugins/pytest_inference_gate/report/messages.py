@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from statistics import median
 
-from ..accuracy import AccuracyDecision
+from ..accuracy_rule import AccuracyDecision
 from ..coverage import Coverage, fallen_back
 from ..decision import ALPHA, MOST_WITH_BUILDS, BuildComparison, LatencyDecision
 from ..device_telemetry import TelemetryResult
