@@ -12,7 +12,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from recipe_common import prepare_tensorflow
 from ssd_geometry import BOX_CODER_SCALES, overlaps
 from ssd_network import SIDE
 from tf1_graph import OUTPUTS
+from tflite_conversion import PRECISIONS, convert, dequantize, quantize
 
 from pytest_inference_gate.agent.detection_decoding import Decoder
 
-PRECISIONS = ("fp32", "dynamic", "fp16", "int8", "full_int8")
 Detections = list[tuple[Array, Array, Array]]
 
 RAW = {
@@ -95,37 +95,10 @@ def tflite_outputs(content: bytes, pictures: Array) -> list[Array]:
     given = runner.get_output_details()
     found: list[list[Array]] = [[] for _ in given]
     for picture in scaled(pictures):
-        values = picture[np.newaxis]
-        scale, zero = taken["quantization"]
-        if scale:
-            limits = np.iinfo(taken["dtype"])
-            values = np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(taken["dtype"])
-        results = runner(picture=values)
+        results = runner(picture=quantize(picture[np.newaxis], taken))
         for index, name in enumerate(sorted(given)):
-            scale, zero = given[name]["quantization"]
-            result = results[name]
-            found[index].append((result.astype(np.float32) - zero) * np.float32(scale) if scale else result)
+            found[index].append(dequantize(results[name], given[name]))
     return [np.concatenate(each) for each in found]
-
-
-def convert(saved_model: Path, precision: str, calibration: Array) -> bytes:
-    import tensorflow as tf
-
-    def samples() -> Iterator[list[Array]]:
-        for picture in calibration:
-            yield [picture[np.newaxis]]
-
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
-    if precision != "fp32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "fp16":
-        converter.target_spec.supported_types = [tf.float16]
-    if precision in ("int8", "full_int8"):
-        converter.representative_dataset = samples
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    if precision == "full_int8":
-        converter.inference_input_type = converter.inference_output_type = tf.uint8
-    return bytes(converter.convert())
 
 
 def save_for_conversion(model: Any, folder: Path) -> None:
@@ -213,7 +186,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as saved_model:
         save_for_conversion(model, Path(saved_model))
         for precision in PRECISIONS:
-            content = convert(Path(saved_model), precision, calibration)
+            content = convert(Path(saved_model), precision, calibration, "uint8")
             show(precision, len(content), Decoder(RAW).decode(tflite_outputs(content, pictures)))
 
 

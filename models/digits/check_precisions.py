@@ -7,41 +7,18 @@ all pictures of ``evaluation.npz``, one by one. The table in ``models/README.md`
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from recipe_common import HERE, SIDE, Array, prepare_tensorflow, preprocess, wilson_interval
+from tflite_conversion import PRECISIONS, convert, dequantize, quantize
 
 CHECKPOINTS = ["digits_cnn", "digits_inverted_residual", "../uneven_digits/uneven_digits"]
-PRECISIONS = ["fp32", "dynamic", "fp16", "int8", "full_int8"]
 
 
 def read_pictures(name: str) -> tuple[Array, Array]:
     with np.load(HERE / f"{name}.npz") as archive:
         return preprocess(archive["images"]), archive["labels"]
-
-
-def convert(saved_model: Path, precision: str, calibration: Array) -> bytes:
-    import tensorflow as tf
-
-    def samples() -> Iterator[list[Array]]:
-        for picture in calibration:
-            yield [picture[np.newaxis]]
-
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
-    if precision != "fp32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "fp16":
-        converter.target_spec.supported_types = [tf.float16]
-    if precision in ("int8", "full_int8"):
-        converter.representative_dataset = samples
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    if precision == "full_int8":
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-    converted: bytes = converter.convert()
-    return converted
 
 
 def predict(model: bytes, pictures: Array) -> Array:
@@ -60,21 +37,6 @@ def predict(model: bytes, pictures: Array) -> Array:
         interpreter.invoke()
         rows.append(dequantize(interpreter.get_tensor(target["index"]), target)[0])
     return np.stack(rows)
-
-
-def quantize(values: Array, tensor: dict[str, Any]) -> Array:
-    if tensor["dtype"] == np.float32:
-        return values
-    scale, zero_point = tensor["quantization"]
-    limits = np.iinfo(tensor["dtype"])
-    return np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(tensor["dtype"])
-
-
-def dequantize(values: Array, tensor: dict[str, Any]) -> Array:
-    if tensor["dtype"] == np.float32:
-        return values
-    scale, zero_point = tensor["quantization"]
-    return (values.astype(np.float32) - zero_point) * np.float32(scale)
 
 
 def main() -> None:
