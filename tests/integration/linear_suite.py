@@ -25,6 +25,7 @@ class LinearProject:
         shutil.copy(HERE / "linear_project" / "linear_backend.py", self.path)
         for test in SUITE.glob("test_*.py"):
             shutil.copy(test, self.path)
+        self.settings = {"gate_models": "models", "gate_store": "store", "addopts": " ".join(["-p no:cacheprovider", *QUICK])}
         self.ini()
         generator = numpy.random.default_rng(0)
         images = generator.integers(0, 256, (200, 4, 4), dtype=numpy.uint8)
@@ -44,9 +45,10 @@ class LinearProject:
                 "device_gate.canary_shifts = lambda *_: ()\n"
             )
 
-    def ini(self, **extra):
-        settings = {"gate_models": "models", "gate_store": "store", "addopts": " ".join(["-p no:cacheprovider", *QUICK]), **extra}
-        lines = "\n".join(f"{name} = {value}" for name, value in settings.items())
+    def ini(self, **settings):
+        """Set what is given, beside what was set before."""
+        self.settings.update(settings)
+        lines = "\n".join(f"{name} = {value}" for name, value in self.settings.items())
         (self.path / "pytest.ini").write_text(f"[pytest]\n{lines}\n")
 
     def write_model(self, name="linear", weights=None, **extra):

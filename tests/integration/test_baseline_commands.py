@@ -19,6 +19,12 @@ SECOND = "second-linear-fp32-b1-t1"
 
 
 @pytest.fixture
+def linear_project(linear_project):
+    linear_project.ini(gate_replicates=1)  # but where a case has to be slower
+    return linear_project
+
+
+@pytest.fixture
 def gate(linear_project, monkeypatch, capsys):
     """``gate("list", ...)`` is the exit status and what was printed, with the project as the current directory."""
     monkeypatch.chdir(linear_project.path)
@@ -105,6 +111,7 @@ def test_a_baseline_from_its_first_session_to_its_last(linear_project, gate):
 
 
 def test_what_a_red_run_left_out_is_known_to_its_candidate(linear_project, gate):
+    linear_project.ini(gate_replicates=5)
     shutil.copy(linear_project.path / "models" / "linear.json", linear_project.path / "models" / "second.json")
     linear_project.write_card("second")
     linear_project.save("before", "test_latency.py")

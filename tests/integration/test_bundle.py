@@ -19,6 +19,12 @@ from pytest_inference_gate.bundle_results import read_results
 CASE = "linear-linear-fp32-b1-t1"
 
 
+@pytest.fixture
+def linear_project(linear_project):
+    linear_project.ini(gate_replicates=1)  # what is asked here is no verdict on latency
+    return linear_project
+
+
 class Board:
     """An empty folder that stands for the board, with the bundle in it."""
 

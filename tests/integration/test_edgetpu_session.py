@@ -15,6 +15,7 @@ from edgetpu_double import Installation, c_compiler
 
 MISSING = [name for name in ("tensorflow", "ai_edge_litert", "flatbuffers") if importlib.util.find_spec(name) is None]
 pytestmark = [
+    pytest.mark.double,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.skipif(c_compiler() is None, reason="no C compiler for the double of the Edge TPU's library"),
 ]

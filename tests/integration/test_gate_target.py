@@ -16,6 +16,12 @@ from ssh_server import LoopbackBoard
 
 
 @pytest.fixture
+def linear_project(linear_project):
+    linear_project.ini(gate_replicates=1)  # verdicts on latency have tests of their own
+    return linear_project
+
+
+@pytest.fixture
 def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackBoard]:
     with tempfile.TemporaryDirectory(prefix="board-") as folder:
         board = LoopbackBoard(Path(folder))

@@ -18,6 +18,12 @@ from ssh_server import LoopbackBoard
 from pytest_inference_gate.targets.ssh import SshTarget
 
 
+@pytest.fixture
+def linear_project(linear_project):
+    linear_project.ini(gate_replicates=1)  # verdicts on latency have tests of their own
+    return linear_project
+
+
 class TwoBoards:
     """``one`` has a single core of this machine, so that they are two devices."""
 
@@ -122,7 +128,7 @@ def test_a_board_that_dies_in_the_middle_does_not_stop_the_other(linear_project,
         f'case "$SSH_ORIGINAL_COMMAND" in *agent.pyz*--guard*) echo x >> {count};'
         f' if [ "$(wc -l < {count})" = 6 ]; then kill -9 {server.pid} $PPID; fi;; esac'
     )
-    result, document = linear_project.gate_json("--benchmark-save=x")
+    result, document = linear_project.gate_json("--benchmark-save=x", "--gate-replicates=5")
     assert result.ret == 1
     one, other = two.names
     found = verdicts(document)
@@ -168,7 +174,7 @@ def test_ctrl_c_ends_the_work_on_all_boards(linear_project, two):
     log = linear_project.path / "printed.txt"
     with log.open("wb") as stream:
         process = linear_project.pytester.popen(
-            [sys.executable, "-m", "pytest", "--gate-rounds=5000"], stdout=stream, stderr=stream
+            [sys.executable, "-m", "pytest", "--gate-rounds=5000", "--gate-replicates=5"], stdout=stream, stderr=stream
         )
         assert wait_until(lambda: log.read_text().count("measuring 1 of 5") == 2, 90), log.read_text()
         process.send_signal(signal.SIGINT)

@@ -16,6 +16,12 @@ LINE = (
 
 
 @pytest.fixture
+def linear_project(linear_project):
+    linear_project.ini(gate_replicates=1)  # nothing is judged by it
+    return linear_project
+
+
+@pytest.fixture
 def tegrastats(linear_project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """``tegrastats(script)`` puts a program of that name on the path, on a machine that the plugin takes for one with rails."""
     folder = linear_project.path / "bin"
