@@ -1,14 +1,18 @@
 """What the tests with whole sessions share, and what a process needs that holds many of them."""
 
+import copy
+import functools
 import importlib
 import os
 import pkgutil
 from pathlib import Path
 
+import cpuinfo
 import pytest
 from linear_suite import LinearProject
 
 import pytest_inference_gate
+from pytest_inference_gate.agent_process import AgentProcess
 
 HERE = Path(__file__).parent
 
@@ -28,10 +32,28 @@ for name in ("http.cookiejar", "PIL.Image", "pooch", "psutil", "requests", "tabu
     importlib.import_module(name)
 
 
+CPU_INFO = functools.cache(cpuinfo.get_cpu_info)  # pytest-benchmark asks in each session, and it takes a process of its own
+take_a_canary = AgentProcess.canary
+canaries = []
+
+
+def first_canary(agent):
+    """The reading that was taken first: half a second of a session of two is the canary's, which has tests of its own."""
+    if not canaries:
+        canaries.append(take_a_canary(agent))
+    return copy.deepcopy(canaries[0])
+
+
 @pytest.fixture
-def linear_project(pytester, monkeypatch):
-    # What else this machine does while it runs tests must not take a verdict back: load and canary have tests of their own.
+def settled_machine(monkeypatch):
+    """What else this machine does while it runs tests takes no verdict back in sessions inside this process."""
     monkeypatch.setattr("pytest_inference_gate.machine_condition.load_by_others", lambda *_: None)
     monkeypatch.setattr("pytest_inference_gate.machine_condition.stolen_share", lambda *_: None)
     monkeypatch.setattr("pytest_inference_gate.device_gate.canary_shifts", lambda *_: ())
+
+
+@pytest.fixture
+def linear_project(pytester, monkeypatch, settled_machine):
+    monkeypatch.setattr("cpuinfo.get_cpu_info", CPU_INFO)
+    monkeypatch.setattr(AgentProcess, "canary", first_canary)
     return LinearProject(pytester)

@@ -16,8 +16,7 @@ class LinearProject:
     """``run(*args)`` is a whole pytest session, in a process of its own where ``subprocess`` is asked for."""
 
     def __init__(self, pytester):
-        self.pytester = pytester
-        self.path = pytester.path
+        self.begin(pytester)
         self.store = self.path / "store"
         self.baselines = self.path / "baselines"
         (self.path / "models").mkdir()
@@ -25,7 +24,6 @@ class LinearProject:
         shutil.copy(HERE / "linear_project" / "linear_backend.py", self.path)
         for test in SUITE.glob("test_*.py"):
             shutil.copy(test, self.path)
-        self.settings = {"gate_models": "models", "gate_store": "store", "addopts": " ".join(["-p no:cacheprovider", *QUICK])}
         self.ini()
         generator = numpy.random.default_rng(0)
         images = generator.integers(0, 256, (200, 4, 4), dtype=numpy.uint8)
@@ -35,6 +33,11 @@ class LinearProject:
         numpy.savez(self.path / "models" / "calibration.npz", images=images[150:], labels=labels[150:])
         self.write_model()
         self.write_card()
+
+    def begin(self, pytester):
+        self.pytester = pytester
+        self.path = pytester.path
+        self.settings = {"gate_models": "models", "gate_store": "store", "addopts": " ".join(["-p no:cacheprovider", *QUICK])}
 
     def overlook_other_load(self):
         """For sessions in processes of their own, what the fixture does for those inside this one."""

@@ -53,12 +53,9 @@ class Jetson(Board):
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, settled_machine: None) -> Project:
     present = {marker: MarkerState(marker, present=True) for marker in MARKERS}
     monkeypatch.setattr("pytest_inference_gate.agent_role.target_markers", lambda _: present)
-    monkeypatch.setattr("pytest_inference_gate.machine_condition.load_by_others", lambda *_: None)
-    monkeypatch.setattr("pytest_inference_gate.machine_condition.stolen_share", lambda *_: None)
-    monkeypatch.setattr("pytest_inference_gate.device_gate.canary_shifts", lambda *_: ())
     project = Project(pytester)
     card = project.path / "models" / "digits_cnn.toml"
     card.write_text(card.read_text().replace("[tolerance]\n", WIDE))

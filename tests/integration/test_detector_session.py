@@ -23,8 +23,7 @@ class DetectorProject(LinearProject):
     """Pictures of two grey rectangles at most, which the float model finds exactly."""
 
     def __init__(self, pytester):
-        self.pytester = pytester
-        self.path = pytester.path
+        self.begin(pytester)
         self.baselines = self.path / "baselines"
         (self.path / "models" / "scenes").mkdir(parents=True)
         for source in (HERE / "detector_project").glob("*.py"):
@@ -77,10 +76,7 @@ backends = {{ rectangles = [{precisions}] }}
 
 
 @pytest.fixture
-def project(pytester, monkeypatch):
-    monkeypatch.setattr("pytest_inference_gate.machine_condition.load_by_others", lambda *_: None)
-    monkeypatch.setattr("pytest_inference_gate.machine_condition.stolen_share", lambda *_: None)
-    monkeypatch.setattr("pytest_inference_gate.device_gate.canary_shifts", lambda *_: ())
+def project(pytester, settled_machine):
     return DetectorProject(pytester)
 
 
