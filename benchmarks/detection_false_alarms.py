@@ -14,8 +14,8 @@ sys.path.append(str(Path(__file__).parent.parent / "tests" / "unit"))
 
 from detection_scenes import annotated, detect, document, mixed
 
-from pytest_inference_gate.average_precision import swap_test
-from pytest_inference_gate.coco_evaluation import evaluate_coco
+from pytest_inference_gate.detection.average_precision import swap_test
+from pytest_inference_gate.detection.coco_evaluation import evaluate_coco
 
 RUNS = 150
 LEVELS = (0.01, 0.05, 0.1, 0.2)

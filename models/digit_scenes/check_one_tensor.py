@@ -10,10 +10,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from check_detections import RAW, average_precision, convert, read_scenes, scaled, tflite_outputs
+from check_detections import RAW, average_precision, read_scenes, scaled, tflite_outputs
 from make_scenes import HERE
 from recipe_common import prepare_tensorflow
 from ssd_network import SIDE
+from tflite_conversion import convert
 
 from pytest_inference_gate.agent.detection_decoding import Decoder
 
@@ -36,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={"serving_default": serve})
         for precision in ("fp32", "int8"):
-            (outputs,) = tflite_outputs(convert(Path(folder), precision, calibration), pictures)
+            (outputs,) = tflite_outputs(convert(Path(folder), precision, calibration, "uint8"), pictures)
             ap, ap50 = average_precision(Decoder(RAW).decode([outputs[..., :4], outputs[..., 4:]]))
             print(f"| {precision} | {ap:.4f} | {ap50:.4f} | {len(np.unique(outputs[..., 4:]))} values of scores |", flush=True)
 

@@ -14,15 +14,15 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, PositiveInt, StringConstraints, ValidationError
 
-from .backend_options import PATTERNS_IN_WORDS, BackendOptions
 from .backends import BACKENDS, BackendInfo, KnownBackends, backend_infos
-from .card_section import CardSection
-from .detection_card import Detection, Task, detection_problems
+from .card_tables.backend_options import PATTERNS_IN_WORDS, BackendOptions
+from .card_tables.detection import Detection, Task, detection_problems
+from .card_tables.limits import Limits, limit_problems
+from .card_tables.measuring import Measuring, measuring_problems
+from .card_tables.section import CardSection
+from .card_tables.stream import StreamSection, stream_problems
+from .card_tables.variants import Variants, variant_problems
 from .errors import CardError
-from .limits_card import Limits, limit_problems
-from .measuring_card import Measuring, measuring_problems
-from .stream_card import StreamSection, stream_problems
-from .variants_card import Variants, variant_problems
 
 BUILT_IN_SCALINGS = ("none", "zero_to_one", "minus_one_to_one", "imagenet_mean_std", "imagenet_mean_bgr")
 CALIBRATED_PRECISIONS = frozenset({"int8", "full_int8"})  # those whose activations are quantized ahead of time

@@ -8,7 +8,7 @@ from typing import Any
 
 from .judging import CaseRecord, build_names
 from .results import CaseResult, LatencyResult
-from .stream_results import StreamResult
+from .streams.results import StreamResult
 
 CASE_SCHEMA = "inference-gate-case/1"
 KEPT_ROUNDS = 200  # of each replicate: enough to draw its distribution, and small enough to commit

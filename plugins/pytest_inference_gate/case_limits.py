@@ -9,7 +9,7 @@ from .backends import CPU
 from .build_results import node_counts
 from .limits import Figure, judge_limits
 from .results import CaseResult
-from .stream_limits import stream_figures
+from .streams.limits import stream_figures
 from .thread_scaling import note_thread_speedups, one_thread_cases, scaling_key
 from .verdict import Verdict
 from .wording import counted, in_words

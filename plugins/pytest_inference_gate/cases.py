@@ -7,7 +7,7 @@ from typing import Any
 
 from .backends import CPU
 from .cards import ModelCard, PrecisionTolerance
-from .stream_source import StreamSetting
+from .streams.source import StreamSetting
 
 
 @dataclass(frozen=True, repr=False)

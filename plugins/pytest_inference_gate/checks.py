@@ -11,12 +11,12 @@ import pytest
 from . import benchmark_adapter
 from .accuracy import AccuracyFigures
 from .case_block import case_block
-from .detection_accuracy import DetectionFigures
+from .detection.accuracy import DetectionFigures
 from .judging import CaseRecord
 from .report import messages
 from .report.plots import can_show
 from .results import CaseResult, LatencyResult
-from .stream_results import StreamResult
+from .streams.results import StreamResult
 from .verdict import Verdict, effect
 
 

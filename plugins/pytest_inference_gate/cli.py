@@ -7,8 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import baseline_commands, bundle_command, doctor, init_command, published_command
+from . import init_command, published_command
+from .baseline_command import commands as baseline_commands
+from .bundles import command as bundle_command
 from .errors import GateError
+from .machine import doctor
 
 USAGE = 2
 INTERRUPTED = 130  # what a shell gives a command that was ended by SIGINT

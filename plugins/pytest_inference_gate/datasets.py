@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, overload
 
-from .annotations import AnnotatedPicture, Annotations, read_annotations
 from .cards import DataSource, Evaluation, ModelCard
+from .detection.annotations import AnnotatedPicture, Annotations, read_annotations
+from .detection.label_map import read_label_map
 from .errors import EvaluationDataError
-from .label_map import read_label_map
 from .preprocessing import check_picture
 from .zoo import FetchedData
 

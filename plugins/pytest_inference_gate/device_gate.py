@@ -11,7 +11,7 @@ from .case_limits import hold_to_limits
 from .decision import ALPHA, LatencyDecision
 from .devices import SoftwareUnderTest
 from .judging import CaseRecord, decide_latency, judge
-from .machine_condition import Disturbance, canary_shifts, remarks, veto
+from .machine.condition import Disturbance, canary_shifts, remarks, veto
 from .outcome import Outcome
 from .results import CaseResult, ComparedSession, DeviceResult
 from .verdict import Verdict
@@ -178,8 +178,8 @@ class DeviceGate:
         """
         if self.baseline is None or not decisions:
             return []
+        from .baseline_command.stack_axes import mixed_baseline
         from .baseline_depth import baseline_depth_lines
-        from .stack_axes import mixed_baseline
 
         cases = {test_id: self._selection.wanted[test_id].case for test_id in decisions}
         mixed = mixed_baseline(self.baseline.sessions)

@@ -24,14 +24,14 @@ from .artifacts import StoredArtifact
 from .cards import BUILT_IN_SCALINGS
 from .case_selection import WantedCase
 from .cases import Case
-from .coco_evaluation import require_pycocotools
 from .coverage import Coverage, MalformedCoverage, converter_coverage
-from .detection_run import DetectionMetric, DetectionRun, detect
+from .detection.coco_evaluation import require_pycocotools
+from .detection.run import DetectionMetric, DetectionRun, detect
 from .devices import Condition
 from .errors import GateError
 from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
 from .label_count import check_loaded, check_values
-from .machine_watch import MachineWatch
+from .machine.watch import MachineWatch
 from .outcome import OK, Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
 from .predictions import predict_arguments, predictions_name, read_predictions
@@ -40,14 +40,14 @@ from .progress import Progress
 from .sequential import EARLIEST
 from .side_by_side import Task, jobs_here, side_by_side
 from .stack_preparations import StackPreparations
-from .stream_measuring import frames_wanted, stream_replicate, sustain
-from .stream_source import StreamSetting, stream_arguments
+from .streams.measuring import frames_wanted, stream_replicate, sustain
+from .streams.source import StreamSetting, stream_arguments
 from .sweep import Plan, measure_replicate, runtime_coverage, sweep, telemetry_remarks
 
 if TYPE_CHECKING:
     import numpy
 
-    from .bundle_export import BundleCase, BundleFiles
+    from .bundles.export import BundleCase, BundleFiles
     from .decision import LatencyDecision
     from .options import Settings
     from .predictions import Outputs
@@ -214,7 +214,7 @@ class DeviceRun:
 
     def bundle_cases(self, files: BundleFiles) -> list[BundleCase]:
         """What a board is asked to do with the cases that could be prepared; all that it takes is put into ``files``."""
-        from .bundle_export import BundleBuild, BundleCase
+        from .bundles.export import BundleBuild, BundleCase
 
         cases, own = [], self._preparations.own
         for one in self._alive:

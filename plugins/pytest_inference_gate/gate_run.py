@@ -20,7 +20,7 @@ from .stack_preparations import StackPreparations
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .bundle_export import BundleRequest
+    from .bundles.export import BundleRequest
     from .options import Settings
 
 
@@ -65,7 +65,7 @@ class GateRun:
 
         Whether the board can run a case is found out there. Raises a ``GateError`` where nothing is left to be measured.
         """
-        from .bundle_export import BundleError, BundleFiles, lines_of, write_bundle
+        from .bundles.export import BundleError, BundleFiles, lines_of, write_bundle
 
         (device,) = self.devices
         with self._phase("fetch"):

@@ -18,7 +18,7 @@ from . import benchmark_adapter
 from .agent_role import RunningAgents
 from .artifacts import StoredArtifact
 from .build_decision import rebuilding_notices
-from .bundle_command import Export
+from .bundles.command import Export
 from .case_selection import CaseSelection, case_id_of
 from .cases import Case
 from .checks import AccuracyCheck, LatencyCheck, Messages, StreamCheck

@@ -12,8 +12,8 @@ import pytest
 if TYPE_CHECKING:
     import numpy
 
-    from .annotations import Annotations
-    from .coco_evaluation import Detections
+    from .detection.annotations import Annotations
+    from .detection.coco_evaluation import Detections
     from .results import CaseResult
 
 

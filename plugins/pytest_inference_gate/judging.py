@@ -24,15 +24,15 @@ from .coverage import (
     told_by_runtime,
 )
 from .decision import ALPHA, LatencyDecision, decide
-from .detection_accuracy import DetectionFigures, judge_detections
-from .detection_run import demands_of
+from .detection.accuracy import DetectionFigures, judge_detections
+from .detection.run import demands_of
 from .device_telemetry import saved_telemetry, summarize_telemetry
 from .outcome import OK, Outcome
 from .paired_decision import decide_pairs
 from .paired_measuring import ProcessPair
 from .results import AccuracyResult, ArtifactResult, CaseResult, CoverageResult, DetectionResult, Replicate, summarize_replicates
-from .stream_results import StreamRecord, StreamResult, summarize_stream
-from .stream_source import StreamSource
+from .streams.results import StreamRecord, StreamResult, summarize_stream
+from .streams.source import StreamSource
 from .verdict import Verdict, of_outcome, worst
 
 

@@ -11,12 +11,12 @@ from itertools import product
 from pathlib import Path
 
 from .backends import BACKENDS, KnownBackends, backend_infos, places
+from .card_tables.variants import variants_of
 from .cards import ModelCard
 from .cases import Case
 from .errors import GateError
-from .stream_option import StreamOption
-from .stream_source import stream_settings
-from .variants_card import variants_of
+from .streams.option import StreamOption
+from .streams.source import stream_settings
 
 
 class NoCasesError(GateError):

@@ -16,7 +16,7 @@ import pytest
 
 from . import verdict
 from .report.tables import DEFAULT_TABLE, TABLES
-from .stream_option import StreamOption
+from .streams.option import StreamOption
 from .targets.bundle_address import PREFIX, BundleAddress
 from .targets.ssh_address import SshAddress, board_names
 

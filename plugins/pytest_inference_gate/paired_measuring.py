@@ -22,7 +22,7 @@ from .label_count import check_loaded
 from .outcome import Outcome, StageFailed
 from .preparation import PreparedInputs, load_arguments
 from .results import Replicate
-from .stream_measuring import PAIR_FRAMES, stream_loaded
+from .streams.measuring import PAIR_FRAMES, stream_loaded
 from .sweep import Plan, measure_loaded
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from .targets import Target
 from .zoo import FetchedCheckpoint
 
 if TYPE_CHECKING:
-    from .annotations import Annotations
+    from .detection.annotations import Annotations
     from .predictions import Outputs
 
 BUILT_ON_DEVICE = frozenset(name for name, info in BACKENDS.items() if info.builds_on_device)

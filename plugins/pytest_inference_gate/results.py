@@ -15,14 +15,14 @@ from .build_results import NodeCounts
 from .cases import Case
 from .coverage import Coverage, CoverageDecision
 from .decision import LatencyDecision
-from .detection_accuracy import DetectionFigures
+from .detection.accuracy import DetectionFigures
 from .device_telemetry import TelemetryResult
 from .limits import LimitResult
 from .outcome import OK, Outcome
 from .percentiles import percentile
 from .picture_spread import median_of_each_picture, spread_over_pictures, spread_over_rounds
 from .published import PublishedFigure
-from .stream_results import StreamRecord, StreamResult
+from .streams.results import StreamRecord, StreamResult
 from .verdict import Verdict, run_is_red, worst
 
 Mode = Literal["measure", "compare", "against"]

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .cases import Case
-from .detection_run import detect
+from .detection.run import detect
 from .predictions import predict_arguments, predictions_name, read_predictions
 from .preparation import PreparedInputs, load_arguments
 from .results import Replicate
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .agent_process import AgentProcess
     from .artifacts import StoredArtifact
-    from .coco_evaluation import Detections
+    from .detection.coco_evaluation import Detections
     from .predictions import Outputs
     from .targets import Target
 

@@ -15,7 +15,7 @@ from .outcome import Outcome, StageFailed
 from .preparation import Preparation, PreparedInputs
 from .progress import Progress
 from .source_formats import source_format
-from .stream_source import StreamSetting, StreamSource, find_source
+from .streams.source import StreamSetting, StreamSource, find_source
 
 if TYPE_CHECKING:
     from .cards import ModelCard

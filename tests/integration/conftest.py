@@ -47,8 +47,8 @@ def first_canary(agent):
 @pytest.fixture
 def settled_machine(monkeypatch):
     """What else this machine does while it runs tests takes no verdict back in sessions inside this process."""
-    monkeypatch.setattr("pytest_inference_gate.machine_condition.load_by_others", lambda *_: None)
-    monkeypatch.setattr("pytest_inference_gate.machine_condition.stolen_share", lambda *_: None)
+    monkeypatch.setattr("pytest_inference_gate.machine.condition.load_by_others", lambda *_: None)
+    monkeypatch.setattr("pytest_inference_gate.machine.condition.stolen_share", lambda *_: None)
     monkeypatch.setattr("pytest_inference_gate.device_gate.canary_shifts", lambda *_: ())
 
 

@@ -43,8 +43,8 @@ class LinearProject:
         """For sessions in processes of their own, what the fixture does for those inside this one."""
         with (self.path / "conftest.py").open("a") as conftest:
             conftest.write(
-                "\n\nfrom pytest_inference_gate import device_gate, machine_condition\n\n"
-                "machine_condition.load_by_others = machine_condition.stolen_share = lambda *_: None\n"
+                "\n\nfrom pytest_inference_gate import device_gate\nfrom pytest_inference_gate.machine import condition\n\n"
+                "condition.load_by_others = condition.stolen_share = lambda *_: None\n"
                 "device_gate.canary_shifts = lambda *_: ()\n"
             )
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from pytest_inference_gate.baseline_commands import add_parser
+from pytest_inference_gate.baseline_command.commands import add_parser
 from pytest_inference_gate.errors import BaselineError
 
 CASE = "linear-linear-fp32-b1-t1"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_inference_gate.bundle_export import BundleError
-from pytest_inference_gate.bundle_results import read_results
+from pytest_inference_gate.bundles.export import BundleError
+from pytest_inference_gate.bundles.results import read_results
 
 CASE = "linear-linear-fp32-b1-t1"
 
@@ -330,7 +330,7 @@ class TestResults:
         assert words in self.refused(results)
 
     def test_another_agent_s_results_are_not_taken(self, results, monkeypatch):
-        monkeypatch.setattr("pytest_inference_gate.bundle_results.agent_digest", lambda: "other")
+        monkeypatch.setattr("pytest_inference_gate.bundles.results.agent_digest", lambda: "other")
         assert "was measured by the agent of another release of the plugin" in self.refused(results)
 
     def test_a_run_with_them_is_a_usage_error(self, linear_project, results):

@@ -10,8 +10,8 @@ from test_bundle import CASE, Bundles, changed, verdicts, wait_for
 from test_coverage_of_a_run import LESS, WHOLE
 
 from pytest_inference_gate.artifacts import ArtifactStore
-from pytest_inference_gate.bundle_export import BundleError
-from pytest_inference_gate.bundle_results import read_results
+from pytest_inference_gate.bundles.export import BundleError
+from pytest_inference_gate.bundles.results import read_results
 
 BUILD = "linear-linear-fp32-b1"
 

@@ -16,8 +16,8 @@ import numpy
 import pytest
 
 from pytest_inference_gate.agent import detection_decoding, ssd_anchors
+from pytest_inference_gate.card_tables.detection import detection_settings
 from pytest_inference_gate.cards import load_cards
-from pytest_inference_gate.detection_card import detection_settings
 from pytest_inference_gate.errors import CardError
 
 if sys.version_info >= (3, 11):

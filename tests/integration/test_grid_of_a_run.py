@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture
 def two_models(linear_project, monkeypatch):
     """One that int8 wrecks, and whose int8 does not thread; and one without either."""
-    monkeypatch.setattr("pytest_inference_gate.machine_condition.is_disturbed", lambda *_: False)
+    monkeypatch.setattr("pytest_inference_gate.machine.condition.is_disturbed", lambda *_: False)
     gains = {"fp32": {"2": 1.8}, "int8": {"2": 1.02}}
     linear_project.record([0.01], gains=gains, wrecked=["int8"])
     linear_project.record([0.02], model="spared", gains={precision: {"2": 1.7} for precision in gains})

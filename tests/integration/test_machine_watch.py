@@ -14,8 +14,8 @@ import pytest
 from pytest_inference_gate.agent_process import Limits
 from pytest_inference_gate.agent_role import AgentRole, RunningAgents
 from pytest_inference_gate.devices import Condition
-from pytest_inference_gate.machine_condition import Disturbance, canary_shifts, load_by_others
-from pytest_inference_gate.machine_watch import MachineWatch
+from pytest_inference_gate.machine.condition import Disturbance, canary_shifts, load_by_others
+from pytest_inference_gate.machine.watch import MachineWatch
 from pytest_inference_gate.targets.interpreter import InterpreterTarget
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from pytest_inference_gate.annotations import Annotations, read_annotations
+from pytest_inference_gate.detection.annotations import Annotations, read_annotations
 
 CATEGORIES = {3: "three", 7: "seven", 20: "twenty"}  # with gaps, as COCO's own
 WIDTH, HEIGHT = 200, 100

@@ -14,7 +14,7 @@ from pytest_inference_gate.accuracy_rule import OTHER_STACK
 from pytest_inference_gate.build_results import NodeCounts
 from pytest_inference_gate.coverage import Coverage, OperationElsewhere, judge_coverage
 from pytest_inference_gate.decision import correct_for_family, decide
-from pytest_inference_gate.detection_accuracy import ClassPrecision, DetectionDemands, DetectionFigures, judge_detections
+from pytest_inference_gate.detection.accuracy import ClassPrecision, DetectionDemands, DetectionFigures, judge_detections
 from pytest_inference_gate.limits import Figure, judge_limits
 from pytest_inference_gate.outcome import Outcome
 from pytest_inference_gate.paired_decision import decide_pairs
@@ -32,8 +32,8 @@ from pytest_inference_gate.results import (
     RunResult,
     summarize_replicates,
 )
-from pytest_inference_gate.stream_clock import Drift
-from pytest_inference_gate.stream_results import StreamResult, SustainedResult
+from pytest_inference_gate.streams.clock import Drift
+from pytest_inference_gate.streams.results import StreamResult, SustainedResult
 from pytest_inference_gate.verdict import Verdict
 
 BASELINE = ((0.01141, 0.01138, 0.01152, 0.01144, 0.01140), (0.01147, 0.01139, 0.01143, 0.01155, 0.01142))

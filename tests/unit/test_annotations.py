@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pytest_inference_gate.annotations import read_annotations
 from pytest_inference_gate.cards import ModelCard, load_card
 from pytest_inference_gate.datasets import ImageSet, load_images
+from pytest_inference_gate.detection.annotations import read_annotations
+from pytest_inference_gate.detection.label_map import read_label_map
 from pytest_inference_gate.errors import EvaluationDataError
-from pytest_inference_gate.label_map import read_label_map
 
 
 def good() -> dict[str, Any]:

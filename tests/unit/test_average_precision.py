@@ -12,9 +12,9 @@ import numpy
 import pytest
 from detection_scenes import HEIGHT, WIDTH, annotated, detect, document, mixed
 
-from pytest_inference_gate import coco_evaluation
-from pytest_inference_gate.average_precision import mean_average_precisions, share_that_reach, swap_test
-from pytest_inference_gate.coco_evaluation import evaluate_coco, require_pycocotools
+from pytest_inference_gate.detection import coco_evaluation
+from pytest_inference_gate.detection.average_precision import mean_average_precisions, share_that_reach, swap_test
+from pytest_inference_gate.detection.coco_evaluation import evaluate_coco, require_pycocotools
 from pytest_inference_gate.errors import EvaluationDataError
 
 

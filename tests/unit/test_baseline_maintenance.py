@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_inference_gate.baseline_location import choose_device, find_baselines
-from pytest_inference_gate.baseline_maintenance import compare_sessions, find_session, read_all
-from pytest_inference_gate.baseline_promotion import find_candidate, objections, promote
-from pytest_inference_gate.baseline_pruning import PruneRule, plan_pruning, prune, superfluous_sessions
-from pytest_inference_gate.baseline_tables import difference_lines
+from pytest_inference_gate.baseline_command.location import choose_device, find_baselines
+from pytest_inference_gate.baseline_command.maintenance import compare_sessions, find_session, read_all
+from pytest_inference_gate.baseline_command.promotion import find_candidate, objections, promote
+from pytest_inference_gate.baseline_command.pruning import PruneRule, plan_pruning, prune, superfluous_sessions
+from pytest_inference_gate.baseline_command.tables import difference_lines
 from pytest_inference_gate.baselines import (
     BaselineCase,
     BaselineSession,
@@ -31,8 +31,8 @@ from pytest_inference_gate.baselines import (
     save_session,
     session_lock,
 )
-from pytest_inference_gate.condition_text import condition_differences, condition_figures
 from pytest_inference_gate.errors import BaselineError
+from pytest_inference_gate.machine.condition_text import condition_differences, condition_figures
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 DEVICE = "board-2core-aarch64-0123abcd"
@@ -498,8 +498,8 @@ KILLED = """
 import os, signal, sys
 from datetime import datetime, timezone
 from pathlib import Path
-from pytest_inference_gate.baseline_promotion import promote
-from pytest_inference_gate.baseline_pruning import PruneRule, prune
+from pytest_inference_gate.baseline_command.promotion import promote
+from pytest_inference_gate.baseline_command.pruning import PruneRule, prune
 from pytest_inference_gate.baselines import list_session_files
 
 action, call, device = sys.argv[1], sys.argv[2], Path(sys.argv[3])

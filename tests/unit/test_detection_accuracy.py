@@ -12,15 +12,15 @@ from detection_scenes import annotated, detect, document, mixed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_inference_gate.annotations import Annotations
-from pytest_inference_gate.detection_accuracy import (
+from pytest_inference_gate.detection.accuracy import (
     DetectedPictures,
     DetectionDemands,
     DetectionFigures,
     compare_detections,
     judge_detections,
 )
-from pytest_inference_gate.detection_pairs import PicturePairs, matched_p_value, matched_share, pair_detections
+from pytest_inference_gate.detection.annotations import Annotations
+from pytest_inference_gate.detection.pairs import PicturePairs, matched_p_value, matched_share, pair_detections
 from pytest_inference_gate.verdict import Verdict
 
 PICTURES = 40

@@ -8,9 +8,9 @@ import numpy
 import pytest
 
 from pytest_inference_gate.agent.detection_decoding import Decoder
+from pytest_inference_gate.card_tables.detection import detection_settings
 from pytest_inference_gate.cards import ModelCard, load_card
 from pytest_inference_gate.cases import Case, tolerance_for
-from pytest_inference_gate.detection_card import detection_settings
 from pytest_inference_gate.errors import CardError
 from pytest_inference_gate.predictions import predict_arguments, predictions_name
 from pytest_inference_gate.preparation import load_request

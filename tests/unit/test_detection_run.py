@@ -10,8 +10,8 @@ import pytest
 
 from pytest_inference_gate.cards import load_card
 from pytest_inference_gate.cases import Case
-from pytest_inference_gate.detection_accuracy import DetectionDemands
-from pytest_inference_gate.detection_run import DetectionRun, demands_of, detect
+from pytest_inference_gate.detection.accuracy import DetectionDemands
+from pytest_inference_gate.detection.run import DetectionRun, demands_of, detect
 from pytest_inference_gate.errors import EvaluationDataError
 from pytest_inference_gate.preparation import PreparedInputs
 

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from pytest_inference_gate.agent import ssd_anchors
+from pytest_inference_gate.card_tables.detection import detection_settings
 from pytest_inference_gate.cards import ModelCard, load_cards
-from pytest_inference_gate.detection_card import detection_settings
 from pytest_inference_gate.published import CARDS
 
 FOLDER = Path(__file__).parents[2] / "models" / "detection_zoo"

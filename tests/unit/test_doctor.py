@@ -14,9 +14,9 @@ from device_trees.parts import coral_pcie, discrete_gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_inference_gate import doctor
 from pytest_inference_gate.agent import device_facts
-from pytest_inference_gate.machine_checks import BusyProcess, Check, MachineFacts, check_machine, smallest_tolerance
+from pytest_inference_gate.machine import doctor
+from pytest_inference_gate.machine.checks import BusyProcess, Check, MachineFacts, check_machine, smallest_tolerance
 
 GIB = 2**30
 

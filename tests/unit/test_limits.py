@@ -12,13 +12,13 @@ from report_examples import measured
 from test_cards import load
 
 from pytest_inference_gate.artifacts import StoredArtifact
-from pytest_inference_gate.card_section import CardSection
+from pytest_inference_gate.card_tables.limits import Limits, PrecisionLimits
+from pytest_inference_gate.card_tables.section import CardSection
 from pytest_inference_gate.case_limits import hold_to_limits
 from pytest_inference_gate.cases import Case
 from pytest_inference_gate.errors import CardError
 from pytest_inference_gate.judging import CaseRecord, FurtherBuild, judge
 from pytest_inference_gate.limits import KINDS, Figure, judge_limits
-from pytest_inference_gate.limits_card import Limits, PrecisionLimits
 from pytest_inference_gate.outcome import Outcome
 from pytest_inference_gate.report.messages import limits_failure_message
 from pytest_inference_gate.results import CaseResult, Replicate

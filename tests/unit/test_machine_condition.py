@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_inference_gate.machine_condition import (
+from pytest_inference_gate.machine.condition import (
     FLOORS,
     FLOORS_WHERE_SPREAD_IS_UNKNOWN,
     KERNELS,

@@ -23,7 +23,7 @@ from pytest_inference_gate.options import (
     parse_size,
     parse_timeout,
 )
-from pytest_inference_gate.stream_option import StreamOption
+from pytest_inference_gate.streams.option import StreamOption
 from pytest_inference_gate.targets.ssh_address import SshAddress
 
 PARSERS = (

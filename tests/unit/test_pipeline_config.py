@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from pytest_inference_gate.cards import load_card
-from pytest_inference_gate.errors import CardError
-from pytest_inference_gate.pipeline_config import (
+from pytest_inference_gate.detection.pipeline_config import (
     PipelineConfigError,
     SsdAnchors,
     Suppression,
     pipeline_config,
     read_pipeline_config,
 )
-from pytest_inference_gate.text_protobuf import parse
+from pytest_inference_gate.detection.text_protobuf import parse
+from pytest_inference_gate.errors import CardError
 
 # In the manner of the files of the detection zoo: what is of no interest here is there too.
 SSD = """

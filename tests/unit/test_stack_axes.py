@@ -16,10 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_inference_gate.agent import device_facts
+from pytest_inference_gate.baseline_command.stack_axes import (
+    AXES,
+    Upgrades,
+    axis_of,
+    differences,
+    find_stacks,
+    find_upgrades,
+    mixed_baseline,
+)
 from pytest_inference_gate.baselines import BaselineCase, BaselineSession, save_session
 from pytest_inference_gate.cli import main
 from pytest_inference_gate.devices import DeviceIdentity, SoftwareUnderTest
-from pytest_inference_gate.stack_axes import AXES, Upgrades, axis_of, differences, find_stacks, find_upgrades, mixed_baseline
 from pytest_inference_gate.verdict import Verdict
 
 SCATTER = (1.0, 1.004, 0.996, 1.002, 0.998)

@@ -8,9 +8,9 @@ import pytest
 from test_cards import load, message
 
 from pytest_inference_gate.matrix import build_cases
-from pytest_inference_gate.stream_option import StreamOption
-from pytest_inference_gate.stream_source import StreamSource as Source
-from pytest_inference_gate.stream_source import stream_arguments, stream_settings
+from pytest_inference_gate.streams.option import StreamOption
+from pytest_inference_gate.streams.source import StreamSource as Source
+from pytest_inference_gate.streams.source import stream_arguments, stream_settings
 
 
 def parsed(text: str, folder: Path) -> StreamOption:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_inference_gate.stream_clock import Window, drift, play
+from pytest_inference_gate.streams.clock import Window, drift, play
 
 EVERY = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 

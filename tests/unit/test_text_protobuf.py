@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_inference_gate.text_protobuf import Message, TextProtobufError, Value, Word, parse
+from pytest_inference_gate.detection.text_protobuf import Message, TextProtobufError, Value, Word, parse
 
 NAMES = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,8}\Z")
 WORDS = st.from_regex(r"\A[A-Z][A-Z0-9_]{0,8}\Z").filter(lambda word: word.lower() not in ("inf", "infinity", "nan")).map(Word)

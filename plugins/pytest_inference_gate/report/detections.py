@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from ..accuracy_rule import AccuracyDecision
-from ..detection_accuracy import ClassPrecision, DetectionFigures
+from ..detection.accuracy import ClassPrecision, DetectionFigures
 from ..results import CaseResult, DetectionResult
 from .cells import NOTHING, percent_cell, points_cell
 

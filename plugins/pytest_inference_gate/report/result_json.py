@@ -32,7 +32,7 @@ from ..results import (
     OtherStack,
     RunResult,
 )
-from ..stream_results import StreamResult
+from ..streams.results import StreamResult
 
 SCHEMA = "inference-gate/1"
 

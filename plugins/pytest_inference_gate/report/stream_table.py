@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..results import CaseResult, RunResult
-from ..stream_results import StreamResult
+from ..streams.results import StreamResult
 from ..verdict import Verdict
 from ..wording import counted
 from .case_columns import CaseColumn, compared_columns, identity_columns

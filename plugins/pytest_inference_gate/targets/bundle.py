@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..agent_process import AgentProcess, Limits
-from ..bundle_export import place_in_bundle
+from ..bundles.export import place_in_bundle
 from ..outcome import Outcome, Stage, StageFailed
 from ..timing_caches import without_cache
 from . import Recording
 from .bundle_address import BundleAddress
 
 if TYPE_CHECKING:
-    from ..bundle_results import BundleResults, RecordedCase
+    from ..bundles.results import BundleResults, RecordedCase
 
 
 class BundleTarget:
-    """Agents that replay ``results``. Raises :class:`~pytest_inference_gate.bundle_export.BundleError` for what cannot be used."""
+    """Agents that replay ``results``. Raises :class:`~pytest_inference_gate.bundles.export.BundleError` for what cannot be used."""
 
     is_here = False
 
     def __init__(self, address: BundleAddress, *, notice: Callable[[str], None] = lambda _: None) -> None:
-        from ..bundle_results import read_results
+        from ..bundles.results import read_results
 
         self.address = address
         self.results: BundleResults = read_results(address.path)

@@ -1,0 +1,1 @@
+"""``inference-gate baseline``: what is done with saved sessions beside a run."""

@@ -1,0 +1,1 @@
+"""``inference-gate bundle``: measuring a board that nobody can reach."""

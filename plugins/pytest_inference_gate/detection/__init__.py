@@ -1,0 +1,1 @@
+"""Detectors: what a detection set holds, and how well boxes are found."""
