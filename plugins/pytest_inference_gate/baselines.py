@@ -14,7 +14,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -181,6 +181,16 @@ def list_session_files(directory: Path) -> list[Path]:
         remedy = "point --benchmark-storage at a directory that can be read"
         raise BaselineError(describe_refusal(problem, "list the baselines", directory, remedy=remedy)) from problem
     return [directory / name for name in sorted(names)]
+
+
+def newest_failure(sessions: Sequence[BaselineSession], case_id: str) -> Mapping[str, Any] | None:
+    """How the case failed in the newest of ``sessions`` (the oldest first) that knows it; None where it worked there or is not known."""
+    for session in reversed(sessions):
+        if case_id in session.cases:
+            return None
+        if case_id in session.broken:
+            return session.broken[case_id]
+    return None
 
 
 def devices_with_baselines(root: Path, *, candidates: bool = False) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import benchmark_adapter
-from .baselines import BaselineCase, BaselineSession, devices_with_baselines, find_close_ids, read_sessions
+from .baselines import BaselineCase, BaselineSession, devices_with_baselines, find_close_ids, newest_failure, read_sessions
 from .devices import DeviceIdentity
 from .errors import BaselineError
 from .wording import counted
@@ -48,12 +48,7 @@ class Baseline:
 
     def broken(self, case_id: str) -> Mapping[str, Any] | None:
         """How the case failed in the newest session that knows it, or ``None`` where it worked there or is not known."""
-        for session in reversed(self.sessions):
-            if case_id in session.cases:
-                return None
-            if case_id in session.broken:
-                return session.broken[case_id]
-        return None
+        return newest_failure(self.sessions, case_id)
 
     @property
     def case_ids(self) -> set[str]:

@@ -10,7 +10,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,6 +34,7 @@ from .label_count import check_loaded, check_values
 from .machine.watch import MachineWatch
 from .outcome import OK, Outcome, StageFailed
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
+from .phase_times import PhaseTimes
 from .predictions import predict_arguments, predictions_name, read_predictions
 from .preparation import Preparation, PreparedInputs, build_name, load_arguments, load_request
 from .progress import Progress
@@ -89,7 +90,7 @@ class DeviceRun:
         detection_metrics: Mapping[str, DetectionMetric] | None = None,
     ) -> None:
         self.plan = Plan.of(settings.rounds, settings.warm_up)
-        self.phases: dict[str, float] = {}
+        self.phases = PhaseTimes()
         self.records = {one.case.id: CaseRecord(one.case, wanted_builds=one.builds) for one in wanted}
         self.used: set[str] = set()
         self.notes: list[str] = []
@@ -140,28 +141,20 @@ class DeviceRun:
         building = [one for one in self._alive if self._preparations.own.is_built_on_device(one.case)]
         if building:
             # One by one: a builder times its kernels in order to choose among them.
-            with self._phase("build"):
+            with self.phases.taking("build"):
                 side_by_side([task for one in building for task in self._conversions_of(one)], 1, self._running)
         self.notes += conversion_remarks(self.records.values())
         if self._elsewhere:
-            with self._phase("send"):
+            with self.phases.taking("send"):
                 for one in self._alive:
                     if self.records[one.case.id].outcome.ok and (one.accuracy or one.latency):
                         self._attempt(one, self._send)
-        with self._phase("predict"):
+        with self.phases.taking("predict"):
             predicting = [one for one in self._alive if one.accuracy and self.records[one.case.id].outcome.ok]
             self._side_by_side(predicting, self._predict)
         self._measure([one.case for one in self._alive if one.latency and self.records[one.case.id].outcome.ok])
-        with self._phase("predict"):
+        with self.phases.taking("predict"):
             self._side_by_side(self._alive, self._run_other_alone)
-
-    @contextlib.contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - start
 
     @property
     def _elsewhere(self) -> bool:
@@ -423,7 +416,7 @@ class DeviceRun:
         with MachineWatch(self._device.runtime) as watch:
             self._measure_all(cases, order, watch)
             watch.read()
-            with self._phase("sustain") if self._settings.sustained is not None else contextlib.nullcontext():
+            with self.phases.taking("sustain") if self._settings.sustained is not None else contextlib.nullcontext():
                 self._sustain(cases)
                 watch.read_now_and_then()
         # Of a board nothing can be read in this process: there it is what its own watch saw first and last.
@@ -484,7 +477,7 @@ class DeviceRun:
         self, phase: str, cases: Sequence[Case], counts: Mapping[str, int], order: random.Random, watch: MachineWatch
     ) -> None:
         self._progress.begin_measuring()
-        with self._phase(phase):
+        with self.phases.taking(phase):
             failed = sweep(
                 cases,
                 counts,

@@ -5,14 +5,13 @@ What is done once for all devices is done here; what each device does itself is 
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
 from .agent_role import RunningAgents
 from .device_run import DeviceRun
+from .phase_times import PhaseTimes
 from .progress import Progress
 from .side_by_side import jobs_here, side_by_side
 from .stack_preparations import StackPreparations
@@ -36,7 +35,7 @@ class GateRun:
         jobs: int | None,
         running: RunningAgents,
         progress: Progress,
-        phases: dict[str, float],
+        phases: PhaseTimes,
     ) -> None:
         self.preparations = preparations
         self.devices = devices
@@ -48,10 +47,10 @@ class GateRun:
 
     def execute(self) -> None:
         """All phases. Raises a ``GateError`` for what keeps any case from being prepared, such as a full disk."""
-        with self._phase("fetch"):
+        with self.phases.taking("fetch"):
             for device in self.devices:
                 device.fetch()
-        with self._phase("convert"):
+        with self.phases.taking("convert"):
             tasks = [task for device in self.devices for task in device.conversions()]
             side_by_side(tasks, jobs_here(self._jobs), self._running)
         self._execute_devices()
@@ -68,9 +67,9 @@ class GateRun:
         from .bundles.export import BundleError, BundleFiles, lines_of, write_bundle
 
         (device,) = self.devices
-        with self._phase("fetch"):
+        with self.phases.taking("fetch"):
             device.fetch(for_bundle=True)
-        with self._phase("convert"):
+        with self.phases.taking("convert"):
             side_by_side(device.conversions(for_bundle=True), jobs_here(self._jobs), self._running)
         files = BundleFiles()
         cases = device.bundle_cases(files)
@@ -90,14 +89,6 @@ class GateRun:
             backends=backends,
         )
         return list(lines_of(request.path, cases, left_out, request.replicates))
-
-    @contextlib.contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.phases[name] = time.perf_counter() - start
 
     def _execute_devices(self) -> None:
         """Each in a thread of its own: boards do not disturb each other."""

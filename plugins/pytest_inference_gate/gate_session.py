@@ -33,6 +33,7 @@ from .gate_run import GateRun
 from .judging import CaseRecord, replicates_at_first
 from .options import Settings
 from .outcome import Outcome, StageFailed
+from .phase_times import PhaseTimes
 from .progress import Progress
 from .results import CaseResult, DeviceResult, Mode, OtherStack, RunResult
 from .run_environment import DeviceUnderTest, RunEnvironment, open_environment
@@ -77,7 +78,7 @@ class GateSession:
         self.devices: list[DeviceGate] = []
         self.results: dict[str, CaseResult] = {}  # by the parameter of the tests
         self.notices: list[str] = []
-        self.phases: dict[str, float] = {}
+        self.phases = PhaseTimes()
         self.seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         self._running = RunningAgents()
         self._lines: list[str] = []  # on saving, for the terminal

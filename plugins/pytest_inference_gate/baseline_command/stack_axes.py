@@ -17,7 +17,7 @@ from itertools import combinations
 from statistics import median
 from typing import Any, Literal
 
-from ..baselines import BaselineCase, BaselineSession
+from ..baselines import BaselineCase, BaselineSession, newest_failure
 from ..build_decision import Built, decide_builds
 from ..decision import ALPHA, LatencyDecision, correct_for_family, decide
 from ..devices import version_of
@@ -166,12 +166,7 @@ class Stack:
 
     def failure(self, case_id: str) -> Mapping[str, Any] | None:
         """How the case failed in the newest session that knows it; None where it ran there, or is not known."""
-        for session in reversed(self.sessions):
-            if case_id in session.cases:
-                return None
-            if case_id in session.broken:
-                return session.broken[case_id]
-        return None
+        return newest_failure(self.sessions, case_id)
 
     def median(self, case_id: str) -> float | None:
         """Seconds: the median over its sessions, of the median of each one's replicates; None where the newest failed, or none has it."""
