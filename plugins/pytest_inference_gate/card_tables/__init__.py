@@ -1,1 +1,1 @@
-"""The tables of a model card that belong to one concept each; ``cards.py`` puts them together."""
+"""The schema of a model card, and what can be wrong with one; ``cards.py`` reads them."""
