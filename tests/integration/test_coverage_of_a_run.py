@@ -1,6 +1,7 @@
 """Whole sessions of a backend that tells what runs on its accelerator: recorded, compared, and held against the card."""
 
 import json
+import sys
 
 import pytest
 
@@ -252,7 +253,8 @@ def test_the_command_line_shows_it(linear_project):
     (device,) = linear_project.baselines.iterdir()
 
     def lines(*arguments):
-        return linear_project.pytester.run("inference-gate", "baseline", *arguments, f"--baselines={device.parent}").stdout
+        command = (sys.executable, "-m", "pytest_inference_gate", "baseline", *arguments, f"--baselines={device.parent}")
+        return linear_project.pytester.run(*command).stdout
 
     lines("show", "0001").fnmatch_lines(["*on accelerator*", f"{CASE}*70/72*pass"])
     lines("diff", "0001", "0002").fnmatch_lines(["*on accelerator*", f"{CASE}*70/72 -> 64/72"])
