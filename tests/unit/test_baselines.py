@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 
 from pytest_inference_gate import atomic_files
 from pytest_inference_gate.baselines import (
+    BaselineCase,
+    BaselineSession,
     devices_with_baselines,
     find_close_ids,
     list_session_files,
+    newest_failure,
     read_session,
     read_sessions,
     save_session,
@@ -407,3 +410,24 @@ def test_the_document_is_not_changed_by_saving(tmp_path: Path) -> None:
     before = copy.deepcopy(value)
     save_session(tmp_path, "x", value)
     assert value == before
+
+
+@pytest.mark.parametrize(
+    ("history", "failed"),
+    [("", None), ("worked", None), ("failed", 0), ("failed worked", None), ("worked failed", 1), ("failed unknown", 0)],
+)
+def test_the_newest_session_that_knows_a_case_tells_whether_it_failed(history: str, failed: int | None) -> None:
+    sessions = [
+        BaselineSession(
+            Path(f"{number:04}_x.json"),
+            "x",
+            "2026-01-01T00:00:00",
+            "device",
+            {},
+            {"a": BaselineCase("a", (0.001,), {})} if how == "worked" else {},
+            {"a": {"kind": "crash", "number": number}} if how == "failed" else {},
+        )
+        for number, how in enumerate(history.split())
+    ]
+    found = newest_failure(sessions, "a")
+    assert (None if found is None else found["number"]) == failed

@@ -322,6 +322,9 @@ def test_an_architecture_of_torchvision_has_its_own_reference(tmp_path: Path) ->
             ["options.edgetpu.device: found 'usb0' (a string), expected 'usb', 'pci', 'usb:0'"],
         ),
         ({"calibration": None}, ["backends.tflite[1]: found 'int8' but no calibration set"]),
+        ({"evaluation": "{}"}, ["evaluation: found neither file, url nor seed"]),
+        ({"evaluation": '{ file = "e.npz", url = "https://example.org/e.npz" }'}, ["evaluation: found file and url"]),
+        ({"evaluation": "{ seed = 7, count = 8, top1 = 0.9 }"}, ["evaluation.top1: found a value, expected none"]),
         ({"calibration": "{}"}, ["calibration: found neither file, url nor seed"]),
         (
             {"calibration": '{ file = "evaluation.npz" }'},
