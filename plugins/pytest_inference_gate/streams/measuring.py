@@ -77,7 +77,7 @@ def sustain(
 ) -> StreamRecord:
     """Go through the source again and again for so many seconds, in an agent of its own. Raises :class:`StageFailed`."""
     with role.start(log_name) as agent:
-        check_loaded(case, agent.load(load_arguments(case, artifact, role.target.put)))
+        agent.load(load_arguments(case, artifact, role.target.put))
         reply = agent.stream(
             {**arguments, "warmup": dict(plan.warm_up), "seconds": seconds}, seconds=seconds + _SLACK_SECONDS, progress=progress
         )
