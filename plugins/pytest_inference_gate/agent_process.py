@@ -386,15 +386,16 @@ class AgentProcess:
         if not self._busy.acquire(blocking=False):
             # A thread waits for a reply. It gets the end of the pipe instead, and cleans up.
             self._closed = True
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            if self._process.returncode is None:  # not collected yet, so that its number is still its own
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
             return
         try:
             if not self._closed:
                 with contextlib.suppress(Exception):
                     self._exchange("stop", {}, None, time.monotonic() + self.limits.of("stop"))
                     self._wait_for_exit()
-                self._end()
+            self._end()  # does nothing the second time; another thread may only have killed it
         finally:
             self._busy.release()
 

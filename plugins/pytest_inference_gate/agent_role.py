@@ -30,7 +30,11 @@ class RunningAgents:
 
     def add(self, agent: AgentProcess) -> None:
         with self._lock:
-            self._agents.add(agent)
+            if not self._stopped:
+                self._agents.add(agent)
+                return
+        agent.close()
+        raise GateError("the run was stopped")
 
     def close(self) -> None:
         with self._lock:
@@ -40,7 +44,8 @@ class RunningAgents:
 
     def stop(self) -> None:
         """Close all agents, and let none be started any more: threads that would go on with the next case end instead."""
-        self._stopped = True
+        with self._lock:
+            self._stopped = True
         self.close()
 
     def require_going(self) -> None:

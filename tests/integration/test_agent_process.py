@@ -240,6 +240,34 @@ def test_closing_from_another_thread_ends_a_request(start: Callable[..., AgentPr
     check_is_dead(agent)
 
 
+def test_closing_in_two_threads_at_once_collects_the_agent(
+    start: Callable[..., AgentProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = start()
+    lock, held, closed = agent._busy, threading.Event(), threading.Event()
+
+    class Lock:
+        """The first thread that takes it gets no processor until the other has closed the agent."""
+
+        release = staticmethod(lock.release)
+
+        def acquire(self, blocking: bool = True) -> bool:
+            taken = lock.acquire(blocking)
+            if taken and not held.is_set():
+                held.set()
+                assert closed.wait(20)
+            return taken
+
+    monkeypatch.setattr(agent, "_busy", Lock())
+    first = threading.Thread(target=agent.close)
+    first.start()
+    assert held.wait(20)
+    agent.close()
+    closed.set()
+    first.join(20)
+    assert not psutil.pid_exists(agent.hello["pid"])
+
+
 def test_an_interrupt_ends_the_agent(start: Callable[..., AgentProcess]) -> None:
     agent = start()
 

@@ -7,13 +7,15 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from pytest_inference_gate.agent_process import Limits
+from pytest_inference_gate.agent_process import AgentProcess, Limits
 from pytest_inference_gate.agent_role import AgentRole, RunningAgents
 from pytest_inference_gate.devices import Condition
+from pytest_inference_gate.errors import GateError
 from pytest_inference_gate.machine.condition import Disturbance, canary_shifts, load_by_others
 from pytest_inference_gate.machine.watch import MachineWatch
 from pytest_inference_gate.targets.interpreter import InterpreterTarget
@@ -89,6 +91,21 @@ def test_what_ends_all_agents_ends_the_watch(role: AgentRole, running: RunningAg
     assert watch.read() is None
     assert len(watch.remarks) == 1
     watch.close()
+
+
+def test_an_agent_that_came_up_while_all_were_stopped_is_stopped_too(role: AgentRole, running: RunningAgents) -> None:
+    came: list[AgentProcess] = []
+    start_agent = role.target.start_agent
+
+    def stopped_meanwhile(*arguments: Any) -> AgentProcess:
+        came.append(start_agent(*arguments))
+        running.stop()
+        return came[-1]
+
+    role.target.start_agent = stopped_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(GateError, match="stopped"):
+        role.start("late")
+    assert not psutil.pid_exists(came[0].hello["pid"])
 
 
 def test_a_replicate_says_what_its_own_process_used(linear_project, monkeypatch) -> None:
