@@ -59,6 +59,31 @@ def test_from_a_file(tmp_path: Path) -> None:
     ]
 
 
+SLOW_COPY = """
+import os
+from pytest_inference_gate.agent import own_log
+log = own_log.OwnLog()
+own_log.PATIENCE_SECONDS = 0.05
+os.write(2, b"more than the end of the log\\n" * 1000)
+waited_for = log.readable
+log.text()
+print(waited_for, log.readable)
+"""
+
+
+def test_a_copy_that_does_not_come_in_time_is_told(tmp_path: Path) -> None:
+    """``tee`` passes the first line, and gets no processor then."""
+    tee = tmp_path / "tee"
+    program = "import os, sys, time; line = os.read(0, 99); os.write(int(sys.argv[3].rpartition('/')[2]), line); time.sleep(3)"
+    tee.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}" "$@"\n')
+    tee.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(PLUGINS), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_COPY], capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["True", "False"], done.stderr
+
+
 @pytest.mark.parametrize("ending", [(), ("abort",)], ids=["in peace", "by abort"])
 def test_from_a_pipe_that_keeps_the_last_words(ending: tuple[str, ...]) -> None:
     done = run(subprocess.PIPE, *ending)

@@ -11,7 +11,7 @@ from .jetson_facts import parse_power_mode
 
 Facts = Dict[str, Any]
 
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 10.0  # at most three are asked in a probe, which has 60; a power mode that is not told makes it another device
 
 # The names that nvidia-smi understands since its driver 450; an older one refuses the whole question, and is asked for less.
 GPU_QUESTIONS = (

@@ -22,7 +22,7 @@ MAPPED = "Mapped to Edge TPU"
 DEFAULT_SECONDS = 180.0  # its own limit, since release 16
 FIRST_WITH_TIMER = 16
 GRACE_SECONDS = 60.0  # beyond its own limit, before it is ended from outside
-VERSION_PATIENCE_SECONDS = 5.0
+VERSION_PATIENCE_SECONDS = 20.0  # of the 60 of a probe: a version that is not told gives what is compiled another key
 MAXIMUM_ROWS = 50
 
 # The Edge TPU runtime for which each release compiles where nothing older is asked for: the newest one that it knows.

@@ -14,7 +14,7 @@ import time
 from typing import Optional  # noqa: F401
 
 LARGEST = 16 << 20
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 30.0  # for a tee that gets no processor for a while; what is not read back by then is not known
 
 # Descriptors of what can be read: the log itself, or the file into which tee writes.
 _log = None  # type: Optional[int]
@@ -31,15 +31,16 @@ class OwnLog:
         self._source = _file_of_2()
         if self._source is None:
             self._source = _copy_of_2()
-        self._start = 0
+        self._start, self._whole = 0, True
         if self._source is not None:
-            _wait_for_the_pipe()
+            self._whole = _wait_for_the_pipe()
             self._start = os.fstat(self._source).st_size
 
     @property
     def readable(self):
         # type: () -> bool
-        return self._source is not None
+        """Whether :meth:`text` was all that was printed, as far as that is known: ask after it."""
+        return self._source is not None and self._whole
 
     def text(self):
         # type: () -> str
@@ -47,7 +48,7 @@ class OwnLog:
         sys.stderr.flush()
         if self._source is None:
             return ""
-        _wait_for_the_pipe()
+        self._whole = _wait_for_the_pipe() and self._whole
         return os.pread(self._source, LARGEST, self._start).decode("utf-8", "replace")
 
 
@@ -87,17 +88,18 @@ def _copy_of_2():
 
 
 def _wait_for_the_pipe():
-    # type: () -> None
-    """Until all that was printed has reached the copy: by a line of our own, which comes last."""
+    # type: () -> bool
+    """Until all that was printed has reached the copy: by a line of our own, which comes last. False: it did not in time."""
     global _marks
     if _copy is None:
-        return
+        return True
     _marks += 1
     mark = ("(read back %d.%d)\n" % (os.getpid(), _marks)).encode("ascii")
+    before = os.fstat(_copy).st_size  # the mark comes after this, however much other threads print behind it
     os.write(2, mark)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        size = os.fstat(_copy).st_size
-        if mark in os.pread(_copy, 4096, max(0, size - 4096)):
-            return
+        if mark in os.pread(_copy, LARGEST, before):
+            return True
         time.sleep(0.005)
+    return False

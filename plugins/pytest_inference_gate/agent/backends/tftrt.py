@@ -412,8 +412,9 @@ class Runner:
             return None
         if self._counted is None:
             self._counted = tftrt_graph.count(*tftrt_graph.read(self._model_path))
+        text = self._log.text()
         told = self._source if self._log.readable else self._source + ", whose log could not be read back"
-        result = coverage(self._counted, tftrt_log.native_segments(self._log.text()), {}, told)
+        result = coverage(self._counted, tftrt_log.native_segments(text), {}, told)
         if not self._log.readable:
             result["native_segments"] = None
         return result
