@@ -64,7 +64,7 @@ class Installation:
 
     def start(self, log: Path, *, python: str = sys.executable, **settings: str) -> AgentProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOUBLE_")}
-        limits = Limits({"convert": 180.0, "load": 60.0, "predict": 60.0, "measure": 60.0})
+        limits = Limits({"convert": 600.0, "load": 300.0, "predict": 300.0, "measure": 300.0})
         environment = {**inherited, **self.settings(**settings)}
         return AgentProcess(InterpreterTarget(python).command, log, limits, environment=environment)
 

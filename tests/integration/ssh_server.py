@@ -52,6 +52,7 @@ class LoopbackBoard:
         self.port = free_port()
         self._sshd = find_sshd()
         self._server: subprocess.Popen[bytes] | None = None
+        self._started = False
         self.home.mkdir()
         self.programs.mkdir()
         self.python("python3", f'exec {shlex.quote(sys.executable)} "$@"')
@@ -135,17 +136,30 @@ class LoopbackBoard:
     # ---------------------------------------------------------------- switching it on and off
 
     def start(self) -> None:
+        for _ in range(5):
+            if self._came_up():
+                self._started = True
+                return
+            self.stop()
+            if self._started or "in use" not in (self.folder / "server.log").read_text():
+                break
+            # Somebody took the port since it was found to be free, and nobody was told of it yet.
+            self.port = free_port()
+            self.know("host")
+            self._configure()
+        pytest.skip(f"sshd does not come up here: {(self.folder / 'server.log').read_text()[-300:]}")
+
+    def _came_up(self) -> bool:
         with (self.folder / "server.log").open("ab") as log:
             command = [self._sshd, "-D", "-e", "-f", str(self.folder / "server")]
             self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-                connection.recv(10)
-                return
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self._server.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 10) as connection:
+                if connection.recv(4) == b"SSH-" and self._server.poll() is None:
+                    return True
             time.sleep(0.05)
-        self.stop()
-        pytest.skip(f"sshd does not come up here: {(self.folder / 'server.log').read_text()[-300:]}")
+        return False
 
     def connections(self) -> list[psutil.Process]:
         """The processes of sshd that serve somebody."""

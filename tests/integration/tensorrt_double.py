@@ -60,6 +60,6 @@ class Installation:
         }
 
     def start(self, log: Path, **settings: str) -> AgentProcess:
-        limits = Limits({"convert": 120.0, "load": 60.0, "predict": 60.0, "measure": 60.0})
+        limits = Limits({"convert": 600.0, "load": 300.0, "predict": 300.0, "measure": 300.0})
         target = InterpreterTarget(sys.executable)
         return AgentProcess(target.command, log, limits, environment=self.environment(**settings))

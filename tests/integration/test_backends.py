@@ -113,7 +113,7 @@ class Bench:
 
 
 def start(directory: Path) -> AgentProcess:
-    return InterpreterTarget().start_agent(directory / "agent.log", Limits({"convert": 120.0, "load": 60.0}))
+    return InterpreterTarget().start_agent(directory / "agent.log", Limits({"convert": 600.0, "load": 300.0}))
 
 
 @pytest.fixture(scope="session")

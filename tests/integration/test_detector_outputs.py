@@ -37,7 +37,7 @@ class Bench:
         self.agent = self.start()
 
     def start(self) -> AgentProcess:
-        limits = Limits({"convert": 240.0, "load": 60.0, "predict": 60.0, "measure": 60.0})
+        limits = Limits({"convert": 600.0, "load": 300.0, "predict": 300.0, "measure": 300.0})
         return AgentProcess(InterpreterTarget(sys.executable).command, self.folder / f"agent-{self.count}.log", limits)
 
     def convert(

@@ -33,7 +33,7 @@ class EdgeProject:
         self.path = path
         self.machine = Installation(path / "machine")
         models = path / "models"
-        shutil.copytree(MODELS / "digits", models / "digits")
+        shutil.copytree(MODELS / "digits", models / "digits", ignore=shutil.ignore_patterns("__pycache__"))
         lines, section = [], ""
         for line in (MODELS / "digits_cnn.toml").read_text().splitlines():
             section = line if line.startswith("[") else section

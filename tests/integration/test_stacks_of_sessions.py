@@ -19,7 +19,7 @@ TIMEOUT = 600
 @pytest.mark.skipif(not OLD_RUNTIME.exists(), reason="tox run -e stack-tflite_runtime_2_14 --notest makes the older runtime")
 def test_a_runtime_is_an_axis_of_its_own(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    shutil.copytree(ROOT / "models" / "digits", models / "digits")
+    shutil.copytree(ROOT / "models" / "digits", models / "digits", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "models" / "digits_inverted_residual.toml", models)
     shutil.copy(ROOT / "tests" / "gate" / "test_latency.py", tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\ngate_models = models\ngate_store = store\n")

@@ -75,7 +75,7 @@ class Workshop:
         environment = self.tensorrt.environment(**settings)
         environment["PYTHONPATH"] = os.pathsep.join([str(self.site), environment["PYTHONPATH"]])
         (self.root / "agent.log").unlink(missing_ok=True)
-        limits = Limits({"convert": 120.0, "load": 60.0})
+        limits = Limits({"convert": 600.0, "load": 300.0})
         return AgentProcess(InterpreterTarget(sys.executable).command, self.root / "agent.log", limits, environment=environment)
 
     def convert(self, agent: AgentProcess, precision: str = "fp32", **changes: Any) -> tuple[Path, dict[str, Any]]:

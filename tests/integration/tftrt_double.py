@@ -62,7 +62,7 @@ class Installation:
 
     def start(self, log: Path, limits: Limits | None = None, **settings: str) -> AgentProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DOUBLE_", "TF_"))}
-        limits = limits or Limits({"convert": 240.0, "load": 120.0, "predict": 120.0, "measure": 120.0})
+        limits = limits or Limits({"convert": 600.0, "load": 300.0, "predict": 300.0, "measure": 300.0})
         return AgentProcess(
             InterpreterTarget(sys.executable).command, log, limits, environment={**inherited, **self.variables(**settings)}
         )
