@@ -53,7 +53,7 @@ def test_a_stream_is_measured_saved_and_compared_like_any_case(project):
     stream = blocks[f"{CASE}-stream"]["stream"]
     assert stream["source"] == "scene.mp4" and stream["frames"] == 40  # 20 of each replicate, as --gate-rounds says
     assert stream["drops"] == "computed" and 0 <= stream["dropped_share"] < 1
-    assert stream["sustained"]["frames"] > 1 and stream["sustained"]["drift"]["side"] == pytest.approx(0.2)
+    assert stream["sustained"]["frames"] >= 1 and stream["sustained"]["drift"]["side"] == pytest.approx(0.2)
 
     project.scale_baseline(0.2)  # as if it had been five times as fast
     card(project, TABLE + "overlap = [false, true]\n[limits]\nframes_per_second = 1_000_000.0\n", tolerance="latency = 0.5")
@@ -68,6 +68,30 @@ def test_a_stream_is_measured_saved_and_compared_like_any_case(project):
     result, document = project.gate_json("--gate-replicates=2", "--benchmark-compare", "-k", "stream and not overlapped")
     assert document["cases"][0]["latency"]["verdict"] == "invalid"
     assert "the baseline was measured with other frames than this run" in document["cases"][0]["latency"]["reason"]
+
+
+SLOW = ("--gate-replicates=1", "--gate-rounds=2", "-k", "stream", "--benchmark-save=before")
+
+
+def test_a_model_whose_frame_takes_longer_than_an_end_of_the_long_run_is_compared_frame_by_frame(project):
+    project.write_model(pause=0.5)
+    result, document = project.gate_json("--gate-sustained=2", *SLOW)
+    assert result.ret == 0, result.stdout.str()
+    sustained = document["cases"][0]["stream"]["sustained"]
+    assert sustained["side_seconds"] == pytest.approx(0.4)
+    assert sustained["first_median"] > 0.5 and sustained["last_median"] > 0.5 and sustained["p_value"] is None
+    assert sustained["last_frames_per_second"] > 0
+
+
+def test_a_long_run_of_one_frame_says_how_long_it_should_be(project):
+    project.write_model(pause=1.5)
+    result, document = project.gate_json("--gate-sustained=1", *SLOW)
+    assert result.ret == 1
+    (case,) = document["cases"]
+    assert case["verdict"] == "broken"
+    result.stdout.fnmatch_lines(
+        ["*1 frame was done in a long run of 1 s, which are too few *: let it go on for --gate-sustained=?? at least*"]
+    )
 
 
 def test_two_stacks_take_turns_at_a_stream(project):

@@ -403,7 +403,7 @@ def measured(stream, arguments, fresh, progress):
                 kept[0] += 1
                 windows.keep(frame)
 
-            stream.run(lambda done: _clock() - start < seconds, keep)
+            stream.run(lambda done: not done or _clock() - start < seconds, keep)
             windows.finish()
             number = kept[0]
         wall = _clock() - start - feed.skipped_seconds

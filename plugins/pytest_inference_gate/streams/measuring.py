@@ -3,6 +3,7 @@ answer."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ..agent_role import AgentRole
 from ..artifacts import StoredArtifact
 from ..cases import Case
 from ..label_count import check_loaded
+from ..outcome import Outcome, StageFailed
 from ..preparation import load_arguments
 from ..results import Replicate
 from ..sweep import Plan, replicate_of
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 FEWEST_FRAMES = 50  # a shorter source is gone through again
 PAIR_FRAMES = 50  # before the blocks of a pair: what the stages take is known from them
+_FRAMES_OF_A_LONG_RUN = 25  # five in each fifth, where the user is told for how long it should go on
 _SLACK_SECONDS = 30.0  # of a long run, for the frames that are under way when it is over
 
 
@@ -75,10 +78,22 @@ def sustain(
     log_name: str,
     progress: Callable[[str], None],
 ) -> StreamRecord:
-    """Go through the source again and again for so many seconds, in an agent of its own. Raises :class:`StageFailed`."""
+    """Go through the source again and again for so many seconds, in an agent of its own.
+
+    Raises :class:`StageFailed`, also where that was too short for an end that could be compared with the beginning.
+    """
     with role.start(log_name) as agent:
         agent.load(load_arguments(case, artifact, role.target.put))
         reply = agent.stream(
             {**arguments, "warmup": dict(plan.warm_up), "seconds": seconds}, seconds=seconds + _SLACK_SECONDS, progress=progress
         )
-    return StreamRecord.of(reply)
+    record = StreamRecord.of(reply)
+    if len(record.windows) < 2:
+        enough = math.ceil(_FRAMES_OF_A_LONG_RUN * record.elapsed / record.processed)
+        frames = "1 frame was" if record.processed == 1 else f"{record.processed} frames were"
+        message = (
+            f"{frames} done in a long run of {seconds:g} s, which are too few to compare its end with its beginning: "
+            f"let it go on for --gate-sustained={enough} at least"
+        )
+        raise StageFailed(Outcome("run_error", "measure", message))
+    return record

@@ -174,11 +174,13 @@ def summarize_stream(
 def _sustained(record: StreamRecord) -> SustainedResult:
     real = record.ages is not None
     last = sum(window.frames for window in record.windows if window.start >= record.elapsed - record.side - 1e-9)
+    # A model so slow that no frame was done in that piece is as fast as in the whole run, as far as that run can tell.
+    last_rate = last / record.side if last else record.frames_per_second
     return SustainedResult(
         record.elapsed,
         record.processed,
         record.frames_per_second,
-        last / record.side,
+        last_rate,
         1 - record.processed / record.offered if real else None,
         drift(record.windows, record.side, record.elapsed),
     )

@@ -1,8 +1,10 @@
 """A backend for the tests of the gate: a linear classifier in NumPy, in the agent's own process, with real rounds.
 
 Its artifact is a small JSON file, which tests can change in order to make a model slower, damaged or unloadable: ``work`` repeats
-the product, so that an inference takes that many times as long. ``log`` names a file that gets a line for each conversion, and
-``wait_for`` one for which the conversion waits. ``recorded`` names a folder of recorded distributions, which take the place of this
+the product, so that an inference takes that many times as long; ``pause`` are seconds that it takes besides. ``log`` names a file that
+gets a line for each conversion, and
+``wait_for`` one for which the conversion waits, for
+``patience`` seconds at most. ``recorded`` names a folder of recorded distributions, which take the place of this
 machine's clock. ``coverage`` is what the runtime tells of its accelerator, ``converted`` what the converter does, ``remarks`` what it
 remarks. ``builds`` holds what is different with one conversion after the other (the last one stands for all that come later): a builder
 that makes another model of the same each time; ``factor`` slows its recorded clock down, and ``gains`` speeds it up, by precision and
@@ -47,7 +49,7 @@ def runtime():
 def hog():
     """Take memory, a piece at a time, until somebody stops it; what tests run on shall survive a limit that fails."""
     pieces = []
-    while len(pieces) < 32:
+    while len(pieces) < 12:
         pieces.append(b"x" * (64 << 20))
         time.sleep(0.02)
     hang()
@@ -95,7 +97,10 @@ def convert(request, progress):
     if "log" in source:
         with open(source["log"], "a") as stream:
             stream.write(f"{os.getpid()}\n")
+    end = time.monotonic() + source.get("patience", float("inf"))
     while "wait_for" in source and not os.path.exists(source["wait_for"]):
+        if time.monotonic() > end:
+            raise ValueError("nobody came")
         time.sleep(0.02)
     if source.get("convert") == "hog":
         hog()
@@ -131,6 +136,7 @@ class Runner:
         if precision == "int8":
             self.weights = numpy.round(self.weights * 127 / numpy.abs(self.weights).max()) * numpy.abs(self.weights).max() / 127
         self.work = int(source.get("work", 1))
+        self.pause = source.get("pause", 0.0)
         self.recorded = source.get("recorded")
         self.told = source.get("coverage")
         self.factor = source.get("factor", 1.0) / source.get("gains", {}).get(precision, {}).get(str(threads), 1.0)
@@ -148,6 +154,8 @@ class Runner:
         self.x = array.reshape(len(array), -1)
 
     def infer(self):
+        if self.pause:
+            time.sleep(self.pause)
         for _ in range(self.work):
             self.y = self.x @ self.weights
 
