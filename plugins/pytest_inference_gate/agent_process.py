@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import select
@@ -93,7 +94,15 @@ class _Starter:
         with self._lock:
             if self._pool is None or self._pid != os.getpid():  # threads do not survive a fork
                 self._pool, self._pid = ThreadPoolExecutor(1, thread_name_prefix="inference-gate-starter"), os.getpid()
-        return self._pool.submit(lambda: subprocess.Popen(**arguments)).result()
+        starting = self._pool.submit(lambda: subprocess.Popen(**arguments))
+        try:
+            return starting.result()
+        except BaseException:
+            # Ctrl-C reaches whoever waits, and not the start itself: nobody would own what that gives.
+            if not starting.cancel():
+                with contextlib.suppress(Exception):
+                    _kill_group(starting.result())
+            raise
 
 
 _starter = _Starter()
@@ -131,6 +140,7 @@ class AgentProcess:
         self._decoder = FrameDecoder()
         self._failure: StageFailed | None = None  # why it is dead
         self._closed = False
+        self._last_look = -math.inf  # the deadline after which the pipe was looked into once more
         self._oom_kills = self._kills_for_memory()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
@@ -277,8 +287,10 @@ class AgentProcess:
             if message is not None:
                 return message
             seconds = deadline - time.monotonic()
-            if seconds <= 0:
-                raise _OutOfTime
+            if seconds <= 0:  # what came in time counts, even where this process was held up: one more look
+                if self._last_look == deadline or not readable.poll(0):
+                    raise _OutOfTime
+                self._last_look = deadline
             if self.limits.memory_bytes is not None:
                 seconds = min(seconds, watch)
             if readable.poll(max(1.0, seconds * 1000)):

@@ -251,7 +251,7 @@ class Agent:
         # type: (Optional[str], float, Optional[float]) -> Facts
         """``left`` of the ``seconds`` that the request has; None where it has just begun."""
         deadline = time.monotonic() + (seconds if left is None else left)
-        output = self._process.stdout
+        output, late = self._process.stdout, False
         assert output is not None
         while True:
             try:
@@ -261,10 +261,12 @@ class Agent:
             if message is not None:
                 return message
             left = deadline - time.monotonic()
-            if left <= 0:
+            # What came in time counts, even where this process was held up: one more look.
+            if left <= 0 and (late or not select.select([output], [], [], 0.0)[0]):
                 text = "%s took longer than %g s, so the agent was stopped" % (DOING[stage], seconds)
                 raise Failed("timeout", stage, text)
-            if select.select([output], [], [], left)[0]:
+            late = left <= 0
+            if select.select([output], [], [], max(0.0, left))[0]:
                 data = os.read(output.fileno(), 65536)
                 if not data:
                     self._died(stage)

@@ -39,9 +39,10 @@ def _read_address_zero():
 
 def _take_memory():
     held = []
-    while True:
+    while len(held) < 40:  # 640 MiB: whoever watches may be held up, and neighbours shall survive that
         held.append(bytearray(b"x" * (16 * 2**20)))
         time.sleep(0.002)
+    time.sleep(60)
 
 
 def _take_memory_in_a_child():
@@ -81,6 +82,10 @@ def _start_a_child():
     time.sleep(60)
 
 
+def _leave_a_child():
+    Path(os.environ["CHILD_FILE"]).write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+
+
 ACTS = {
     "segmentation_fault": _read_address_zero,
     "abort": _die_of(signal.SIGABRT),
@@ -95,6 +100,7 @@ ACTS = {
     "sleep": lambda: time.sleep(60),
     "hold_the_lock": _hold_the_lock,
     "child": _start_a_child,
+    "leave_a_child": _leave_a_child,
     "print": _print,
     "close_pipe": lambda: os.closerange(3, 64) or time.sleep(60),
 }
