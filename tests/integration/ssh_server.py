@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -53,6 +54,7 @@ class LoopbackBoard:
         self._sshd = find_sshd()
         self._server: subprocess.Popen[bytes] | None = None
         self._started = False
+        self._token = secrets.token_hex(8)  # by which it knows itself from another that has its port
         self.home.mkdir()
         self.programs.mkdir()
         self.python("python3", f'exec {shlex.quote(sys.executable)} "$@"')
@@ -124,6 +126,7 @@ class LoopbackBoard:
             "KbdInteractiveAuthentication no",
             "PubkeyAuthentication yes",
             "PermitRootLogin prohibit-password",
+            f"VersionAddendum {self._token}",
             "PrintMotd no",
             "PrintLastLog no",
             f"ForceCommand {self.folder}/shell",
@@ -156,7 +159,7 @@ class LoopbackBoard:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self._server.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 10) as connection:
-                if connection.recv(4) == b"SSH-" and self._server.poll() is None:
+                if self._token.encode() in connection.makefile("rb").readline():
                     return True
             time.sleep(0.05)
         return False
@@ -166,7 +169,7 @@ class LoopbackBoard:
         if self._server is None or self._server.poll() is not None:
             return []
         children = psutil.Process(self._server.pid).children(recursive=True)
-        return [child for child in children if _name(child).startswith("sshd")]
+        return [child for child in children if name_of(child).startswith("sshd")]
 
     def processes(self) -> list[psutil.Process]:
         """What runs on the board, sshd's own processes aside: all that has its home."""
@@ -212,7 +215,7 @@ class LoopbackBoard:
         return {path.name for path in self.files.glob("[0-9a-f]*/*")}
 
 
-def _name(process: psutil.Process) -> str:
+def name_of(process: psutil.Process) -> str:
     try:
         return process.name()
     except psutil.Error:

@@ -99,6 +99,7 @@ class SshTarget:
         self._patience = patience
         self._token = secrets.token_hex(8)
         self._lock = threading.RLock()
+        self._closing = threading.Event()
         self._board: _Board | None = None
         self._greeting = Greeting(None)
         self._sent: dict[tuple[object, ...], str] = {}
@@ -162,12 +163,14 @@ class SshTarget:
         self._guarded(lambda: board.files.get(there, path), stage)
 
     def close(self) -> None:
-        """Remove what this run alone needed there, and end the connection."""
+        """Remove what this run alone needed there, and end the connection. Nothing connects anew after it."""
+        self._closing.set()  # a thread that waits for the board to come back gives up, and the lock
         with self._lock:
             if self._board is not None and self.connection.alive:
                 with contextlib.suppress(ConnectionFailed, FilesRefused):
                     self._board.files.close_run(self._token)
             self._board = None
+            self._gone = StageFailed(Outcome("unreachable", None, f"the connection to {self.address.place} was closed"))
             self.connection.close()
 
     # ---------------------------------------------------------------- failing
@@ -257,7 +260,8 @@ class SshTarget:
                     raise ConnectionFailed(
                         f"the connection to {place} was lost and did not come back within {self._patience:g} s: {failure}"
                     ) from None
-                time.sleep(min(3.0, max(0.1, deadline - time.monotonic())))
+                if self._closing.wait(min(3.0, max(0.1, deadline - time.monotonic()))):
+                    raise ConnectionFailed(f"the connection to {place} was lost, and was not wanted any more") from None
                 continue
             if boot is not None and greeting.boot not in (None, boot):
                 self._notice(f"{place} was started anew in the course of the run: its condition is not what it was before")

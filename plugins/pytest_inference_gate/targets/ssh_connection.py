@@ -30,6 +30,7 @@ SSH_VARIABLE = "INFERENCE_GATE_SSH"
 """Names another ssh, or gives it options, such as ``ssh -F board.conf``: like ``GIT_SSH_COMMAND`` does for git."""
 
 CONNECT_SECONDS = 20
+_CHECK_SECONDS = 15  # for the ssh that holds the connection here, which answers at once or not at all
 ALIVE_INTERVAL = 10
 ALIVE_COUNT = 6  # a link is given up after a minute without a sign of life
 _GREETING_SECONDS = CONNECT_SECONDS + 40  # with the authentication, on a slow board
@@ -222,7 +223,27 @@ class SshConnection:
             if not self.alive:
                 return False
             time.sleep(0.05)
-        return True
+        # One that is about to end may take longer than that on a busy machine, but answers nobody any more.
+        return self._master_answers()
+
+    def _master_answers(self) -> bool:
+        master = self._master
+        if master is None:
+            return False
+        check = [*self.program, *client_options(master.socket), "-O", "check", *self.address.arguments]
+        try:
+            done = subprocess.run(
+                check,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=self.environment,
+                start_new_session=True,
+                timeout=_CHECK_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return done.returncode == 0
 
     def lost(self) -> str:
         """The sentence for a connection that was there and is no more."""
