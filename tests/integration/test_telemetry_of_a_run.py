@@ -26,7 +26,7 @@ def tegrastats(linear_project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """``tegrastats(script)`` puts a program of that name on the path, on a machine that the plugin takes for one with rails."""
     folder = linear_project.path / "bin"
     folder.mkdir()
-    monkeypatch.setattr("pytest_inference_gate.sweep.telemetry_wish", lambda facts, device: {})
+    monkeypatch.setattr("pytest_inference_gate.sweep.telemetry_wish", lambda facts, device: {"seconds": 6.0})
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
     def write(script: str) -> None:
@@ -60,7 +60,7 @@ def test_a_comparison_shows_it_beside_the_baseline_and_judges_nothing_by_it(line
     tegrastats(f'while echo "{LINE}"; do sleep 0.1; done')
     linear_project.save()
     # Ten times the power: whatever this machine's timing is, that is more than anybody would call the same.
-    tegrastats(f'while echo "{LINE.replace("4000mW", "40000mW")}"; do sleep 0.1; done')
+    tegrastats(f'while echo "{LINE.replace("4000mW", "4000000mW")}"; do sleep 0.1; done')
     result, document = linear_project.gate_json("--benchmark-compare")
     assert result.ret == 0, result.stdout.str()
     (case,) = document["cases"]

@@ -24,6 +24,9 @@ Facts = Dict[str, Any]
 INTERVAL_SECONDS = 0.25
 SHORTEST_INTERVAL = 0.05
 PATIENCE_SECONDS = 5.0
+SECONDS_FOR_A_START = (
+    30.0  # of the process that samples, and for its end: it has little priority, and loses its own patience before
+)
 SECONDS_FOR_HELP = 1.5
 MOST_SAMPLES = 50000  # three hours and a half
 SAMPLES_PER_TEMPERATURE = 4  # temperatures are slow, and each costs a call to the firmware
@@ -78,10 +81,10 @@ class Sampler:
         except OSError as error:
             self.problem = "the process that samples power and temperatures did not start: %s" % error
             return
-        line = self._first_line(time.monotonic() + PATIENCE_SECONDS)
+        line = self._first_line(time.monotonic() + SECONDS_FOR_A_START)
         greeting = _message(line)
         if greeting is None:
-            self._end("the process that samples power and temperatures did not begin within %g s" % PATIENCE_SECONDS)
+            self._end("the process that samples power and temperatures did not begin within %g s" % SECONDS_FOR_A_START)
         elif greeting.get("problem"):
             self._end(str(greeting["problem"]))
         else:
@@ -94,7 +97,7 @@ class Sampler:
         process, self._process = self._process, None
         if process is not None:
             try:
-                output = self._rest + process.communicate(timeout=PATIENCE_SECONDS)[0]  # closes its input, which ends it
+                output = self._rest + process.communicate(timeout=SECONDS_FOR_A_START)[0]  # closes its input, which ends it
             except (OSError, ValueError, subprocess.TimeoutExpired):
                 output = b""
                 process.kill()
@@ -304,8 +307,10 @@ class _Program:
     def first(self):
         # type: () -> Optional[Facts]
         deadline = time.monotonic() + PATIENCE_SECONDS - 1
-        while time.monotonic() < deadline:
-            if select.select(self.inputs(), [], [], 0.1)[0]:
+        late = False
+        while not late:
+            late = time.monotonic() >= deadline  # and then one more look: what lies there was printed in time
+            if select.select(self.inputs(), [], [], 0.0 if late else 0.1)[0]:
                 samples = self.take()
                 if samples:
                     return samples[-1]
