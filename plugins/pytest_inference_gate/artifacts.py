@@ -56,6 +56,7 @@ _FOLDERS = ("artifacts", "locks", "tmp", "quarantine", "failed")
 # What other parts of the plugin keep beside the artifacts, perhaps before the store is first opened.
 _NEIGHBOURS = ("logs", "downloads", "unpacked")
 _PROVENANCE_FILE = "provenance.json"
+_locked_here: set[str] = set()  # files of locks that a thread of this process holds
 _RESERVED = frozenset({"schema", "kind", "digest", "ingredients", "files", "size_bytes", "datetime"})
 _LEFTOVER_AGE_SECONDS = 24 * 3600
 _KEPT_IN_QUARANTINE = 5
@@ -290,7 +291,7 @@ class ArtifactStore:
                 return None
             raise _CorruptError(f"its {_PROVENANCE_FILE} is missing") from None
         except OSError as problem:
-            if problem.errno == errno.EIO:
+            if problem.errno in (errno.EIO, errno.ENOENT):  # the latter: another run put it aside or removed it meanwhile
                 raise _CorruptError(f"its {_PROVENANCE_FILE} cannot be read ({problem.strerror})") from problem
             raise StoreError(describe_refusal(problem, f"read {digest[:12]}", directory, remedy=_REMEDY)) from problem
         provenance, files = _parse_provenance(content, digest)
@@ -408,13 +409,15 @@ class ArtifactStore:
             except filelock.Timeout:
                 # Two cases of one run may need the same, and that is nothing to tell.
                 maker = self._maker(digest)
-                if maker != os.getpid():
+                if lock.lock_file not in _locked_here and maker != os.getpid():
                     who = "" if maker is None else f" (process {maker})"
                     self._notice(f"Waiting for another run{who}, which is making {what} in {self.root}.")
                 lock.acquire()
+        _locked_here.add(lock.lock_file)
         try:
             yield
         finally:
+            _locked_here.discard(lock.lock_file)
             lock.release()
 
     def _maker(self, digest: str) -> int | None:
@@ -470,7 +473,7 @@ def _check_digests(directory: Path, files: Mapping[str, tuple[int, str]]) -> Non
         try:
             actual = _sha256(directory / name)
         except OSError as problem:
-            if problem.errno == errno.EIO:
+            if problem.errno in (errno.EIO, errno.ENOENT):  # the latter: another run put it aside or removed it meanwhile
                 raise _CorruptError(f"{name} cannot be read ({problem.strerror})") from problem
             raise
         if actual != expected:
@@ -483,7 +486,8 @@ def _payload_files(directory: Path) -> dict[str, int]:
     for parent, folders, names in os.walk(directory / "payload"):
         for name in (*names, *(folder for folder in folders if Path(parent, folder).is_symlink())):
             path = Path(parent, name)
-            found[path.relative_to(directory).as_posix()] = path.lstat().st_size
+            with suppress(FileNotFoundError):  # removed by another run meanwhile; whoever wants it misses it
+                found[path.relative_to(directory).as_posix()] = path.lstat().st_size
     return found
 
 

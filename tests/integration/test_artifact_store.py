@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from pytest_inference_gate import artifacts
 from pytest_inference_gate.artifacts import ArtifactStore, StoredArtifact, digest_of
 from pytest_inference_gate.baselines import list_session_files, read_session, save_session
 from pytest_inference_gate.errors import BaselineError, StoreError
@@ -234,6 +235,35 @@ def test_a_run_that_waits_for_a_killed_one_makes_it_itself(tmp_path: Path) -> No
     assert not made.cached
     assert len(texts) == 1
     assert texts[0].startswith("Waiting for another run")
+
+
+@pytest.mark.parametrize("moment", ["_check_sizes", "_check_digests"])
+def test_an_entry_that_another_run_removes_while_it_is_read_is_made_again(
+    store: ArtifactStore, notices: list[str], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    made = store.get_or_make("artifact", INGREDIENTS, write())
+    reader, check = ArtifactStore(store.root, notice=notices.append), getattr(artifacts, moment)
+
+    def removed_meanwhile(*arguments: Any) -> None:
+        store.remove(made.digest)
+        check(*arguments)
+
+    monkeypatch.setattr(artifacts, moment, removed_meanwhile)
+    assert reader.find("artifact", INGREDIENTS) is None
+    monkeypatch.setattr(artifacts, moment, check)
+    assert not reader.get_or_make("artifact", INGREDIENTS, write()).cached
+    assert notices == []
+
+
+def test_a_thread_of_the_same_run_is_not_another_run(store: ArtifactStore, notices: list[str]) -> None:
+    """Nor before it has made anything by which it could be known."""
+    digest = digest_of("artifact", INGREDIENTS)
+    with store._locked(digest, "artifact"):
+        waiting = threading.Thread(target=lambda: store.get_or_make("artifact", INGREDIENTS, write()))
+        waiting.start()
+        waiting.join(0.5)
+    waiting.join(60)
+    assert notices == [] and store.find("artifact", INGREDIENTS) is not None
 
 
 def test_threads_at_once_make_it_once(store: ArtifactStore, notices: list[str]) -> None:
