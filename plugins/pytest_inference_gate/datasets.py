@@ -421,10 +421,11 @@ def _read_npz(source: DataSource, card: ModelCard, path: Path) -> tuple[NDArray[
     import numpy as np
 
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise EvaluationDataError(f"{path} is not an .npz with 'images' and 'labels'; save it with numpy.savez.")
-        with loaded:
+        # What NumPy opens itself stays open where the archive is damaged.
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise EvaluationDataError(f"{path} is not an .npz with 'images' and 'labels'; save it with numpy.savez.")
             if "images" not in loaded.files:
                 raise EvaluationDataError(f"{path} holds {', '.join(loaded.files) or 'nothing'}; expected 'images' and 'labels'.")
             images = loaded["images"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,6 +109,15 @@ def test_an_npz_that_does_not_fit_is_refused(tmp_path: Path, arrays: dict[str, A
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "set.npz").write_bytes(content)
     assert "set.npz" in failure(tmp_path, DataSource(file="set.npz"))
+
+
+def test_a_cut_npz_is_not_left_open(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    path.write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(EvaluationDataError) as caught:
+        load_images(DataSource(file="set.npz"), make_card(tmp_path))
+    assert caught.value.__traceback__ is not None  # which would keep it open
+    assert str(path) not in {file.path for file in psutil.Process().open_files()}
 
 
 def test_a_cut_or_damaged_npz_is_refused(tmp_path: Path) -> None:

@@ -229,7 +229,8 @@ def _in_npz(path: Path) -> LabelledPictures:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as loaded:
+        # What NumPy opens itself stays open where the archive is damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
             names = set(loaded.files)
             chosen = next((pair for pair in _ARRAYS if pair[0] in names), None)
             if chosen is None:
