@@ -50,6 +50,7 @@ def settled_machine(monkeypatch):
     monkeypatch.setattr("pytest_inference_gate.machine.condition.load_by_others", lambda *_: None)
     monkeypatch.setattr("pytest_inference_gate.machine.condition.stolen_share", lambda *_: None)
     monkeypatch.setattr("pytest_inference_gate.device_gate.canary_shifts", lambda *_: ())
+    monkeypatch.setattr("pytest_inference_gate.devices.Condition.problems", lambda *_: [])
 
 
 @pytest.fixture

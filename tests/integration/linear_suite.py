@@ -9,7 +9,7 @@ import numpy
 
 HERE = Path(__file__).parent
 SUITE = HERE.parent / "gate"
-QUICK = ("--gate-rounds=20", "--gate-warm-up=0.005")
+QUICK = ("--gate-rounds=20", "--gate-warm-up=0.005", "--gate-budget=3600")
 
 
 class LinearProject:
@@ -43,7 +43,8 @@ class LinearProject:
         """For sessions in processes of their own, what the fixture does for those inside this one."""
         with (self.path / "conftest.py").open("a") as conftest:
             conftest.write(
-                "\n\nfrom pytest_inference_gate import device_gate\nfrom pytest_inference_gate.machine import condition\n\n"
+                "\n\nfrom pytest_inference_gate import device_gate\nfrom pytest_inference_gate.devices import Condition\n"
+                "from pytest_inference_gate.machine import condition\n\nCondition.problems = lambda *_: []\n"
                 "condition.load_by_others = condition.stolen_share = lambda *_: None\n"
                 "device_gate.canary_shifts = lambda *_: ()\n"
             )

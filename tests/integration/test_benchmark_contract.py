@@ -2,6 +2,7 @@
 
 import json
 
+import cpuinfo
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,13 @@ from pytest_inference_gate import benchmark_adapter
 ATTRIBUTES = ("storage", "benchmarks", "compare", "disabled", "skip", "save", "autosave", "groups", "logger")
 PEDANTIC = "def test_one(benchmark):\n    benchmark.extra_info['inference_gate'] = {'id': 'one'}\n    benchmark.pedantic(int, rounds=3)\n"
 ROUNDS = st.lists(st.floats(min_value=1e-9, max_value=1e4), min_size=1, max_size=40)
+
+
+@pytest.fixture(autouse=True)
+def one_machine(monkeypatch):
+    """What a processor's clock is at the moment is part of what pytest-benchmark takes for the machine, and warns of where it differs."""
+    answer = cpuinfo.get_cpu_info()
+    monkeypatch.setattr("cpuinfo.get_cpu_info", lambda: answer)
 
 
 def run(pytester, *arguments, **hooks):

@@ -61,7 +61,7 @@ class BoardWithTensorRT(LoopbackBoard):
 
 @pytest.fixture
 def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[BoardWithTensorRT]:
-    with tempfile.TemporaryDirectory(prefix="board-") as folder:
+    with tempfile.TemporaryDirectory(prefix="board-", ignore_cleanup_errors=True) as folder:
         board = BoardWithTensorRT(Path(folder))
         board.start()
         monkeypatch.setenv("INFERENCE_GATE_SSH", board.environment["INFERENCE_GATE_SSH"])

@@ -309,9 +309,9 @@ def test_a_selection_without_cases_is_a_usage_error(linear_project):
 
 
 def wait_for(what):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not what():
-        assert time.monotonic() < end, "waited for a minute"
+        assert time.monotonic() < end, "waited for five minutes"
         time.sleep(0.02)
 
 
@@ -326,17 +326,23 @@ def run_and_interrupt(project, ready, *arguments):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's job in the background would ignore
     )
     try:
-        wait_for(ready)
+        wait_for(lambda: ready() or process.poll() is not None)
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
-    left = [
-        found.pid for found in psutil.process_iter(["environ"]) if (found.info["environ"] or {}).get("GATE_TEST_RUN") == token
-    ]
-    assert left == [], output
+
+    def left():
+        found = psutil.process_iter(["environ"])
+        return [one.pid for one in found if (one.info["environ"] or {}).get("GATE_TEST_RUN") == token]
+
+    end = time.monotonic() + 60
+    while left() and time.monotonic() < end:  # what was killed is gone when the kernel has come to it
+        time.sleep(0.05)
+    assert left() == [], output
     return process.returncode, output
 
 
@@ -402,14 +408,14 @@ def test_plain_benchmarks_are_compared_and_saved_as_without_the_plugin(linear_pr
     assert shape(benchmark) == shape(expected)
     assert benchmark["extra_info"] == {}
 
-    def a_thousand_times_faster(document):
+    def much_faster(document):
         for benchmark in document["benchmarks"]:
             if benchmark["name"] == "test_plain":
                 benchmark["stats"] = {
-                    key: value / 1000 if isinstance(value, float) else value for key, value in benchmark["stats"].items()
+                    key: value * 1e-12 if isinstance(value, float) else value for key, value in benchmark["stats"].items()
                 }
 
-    rewrite(path, a_thousand_times_faster)
+    rewrite(path, much_faster)
     compare = ("--benchmark-compare", "--benchmark-compare-fail=mean:10%")
     regressed = linear_project.run(*compare, *QUICK, "test_plain.py", subprocess=True)
     assert regressed.ret == 1

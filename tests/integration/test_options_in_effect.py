@@ -320,14 +320,18 @@ def test_conversions_run_side_by_side_when_more_jobs_than_one_are_allowed(conver
     """Each of two conversions waits for the other one to have begun."""
     project = converting
     one, two = str(project.path / "one"), str(project.path / "two")
-    project.write_model(log=one, wait_for=two)
+    project.write_model(log=one, wait_for=two, patience=1)
     another(project, "second", log=two, wait_for=one)
-    result, document = project.gate_json("--gate-jobs=1", "--gate-timeout=convert=1")
-    assert {name: case["outcome"]["kind"] for name, case in by_model(document).items()} == {"linear": "timeout", "second": "ok"}
+    result, document = project.gate_json("--gate-jobs=1")
+    assert {name: case["outcome"]["kind"] for name, case in by_model(document).items()} == {
+        "linear": "build_error",
+        "second": "ok",
+    }
     for path in (one, two):
         Path(path).unlink()
+    project.write_model(log=one, wait_for=two)
     project.write_model("second", log=two, wait_for=one, note="so that it is converted again")
-    result, document = project.gate_json("--gate-jobs=2", "--gate-timeout=convert=60")
+    result, document = project.gate_json("--gate-jobs=2", "--gate-timeout=convert=120")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*(2 made, 0 from the store)*"])
 
@@ -338,7 +342,7 @@ def test_a_stage_that_takes_too_long_too_much_memory_or_its_own_life_is_the_outc
     another(project, "hogs_late", load="hog")
     another(project, "crashes", convert="crash")
     result, document = project.gate_json(
-        "--gate-timeout=load=1", "--gate-timeout=convert=30", "--gate-memory-limit=600MiB", "--gate-jobs=2"
+        "--gate-timeout=load=8", "--gate-timeout=convert=60", "--gate-memory-limit=600MiB", "--gate-jobs=2"
     )
     assert result.ret == 1
     jsonschema.validate(document, read_schema())
@@ -351,7 +355,7 @@ def test_a_stage_that_takes_too_long_too_much_memory_or_its_own_life_is_the_outc
     }
     assert cases["hogs_late"]["outcome"]["kind"] in ("oom", "timeout")  # both limits hold for it
     assert cases["crashes"]["outcome"]["signal"] == "SIGSEGV"
-    assert cases["hangs"]["outcome"]["message"] == "loading the model took longer than 1 s, so the agent was stopped"
+    assert cases["hangs"]["outcome"]["message"] == "loading the model took longer than 8 s, so the agent was stopped"
     assert "more than the limit of 600 MiB" in cases["hogs"]["outcome"]["message"]
     assert (cases["linear"]["verdict"], result.parseoutcomes()["passed"]) == ("pass", 2)
     assert document["summary"]["verdicts"] == {"pass": 1, "broken": 4}

@@ -13,7 +13,7 @@ MODELS = ROOT / "models"
 VARIANT = Path(__file__).parent / "make_variant.py"
 TIMEOUT = 600
 # What is looked for here is a factor, so that a few rounds will do.
-QUICK = ("--gate-rounds=50", "--gate-warm-up=0.02", "--gate-replicates=3")
+QUICK = ("--gate-rounds=50", "--gate-warm-up=0.02", "--gate-replicates=3", "--gate-budget=3600")
 
 
 class RealProject:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from linear_suite import LinearProject
 from ssh_server import LoopbackBoard
 
 from pytest_inference_gate.targets.ssh import SshTarget
@@ -27,13 +29,14 @@ def linear_project(linear_project):
 class TwoBoards:
     """``one`` has a single core of this machine, so that they are two devices."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, project: LinearProject, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.project = project
         self.boards = []
         for name in ("one", "other"):
             (folder / name).mkdir()
             self.boards.append(LoopbackBoard(folder / name))
         self.one, self.other = self.boards
-        self.one.before(ONE_CORE)
+        self.one.before(f"taskset -p -c {min(os.sched_getaffinity(0))} $$ >/dev/null")
         lines = [
             "Host *",
             f"  UserKnownHostsFile {self.one.folder}/known {self.other.folder}/known",
@@ -54,22 +57,23 @@ class TwoBoards:
     def start(self) -> None:
         for board in self.boards:
             board.start()
+        self.name_them()  # a port that somebody else took is another one now
+
+    def name_them(self) -> None:
+        self.project.ini(gate_target=" ".join(board.url for board in self.boards))
 
     def stop(self) -> None:
         for board in self.boards:
             board.stop()
 
 
-ONE_CORE = "taskset -p -c 0 $$ >/dev/null"
-
-
 @pytest.fixture
 def two(linear_project, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoBoards]:
     if shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("a board with fewer cores than this machine takes taskset and two cores")
-    with tempfile.TemporaryDirectory(prefix="boards-") as folder:
-        boards = TwoBoards(Path(folder), monkeypatch)
-        linear_project.ini(gate_target=" ".join(board.url for board in boards.boards))
+    with tempfile.TemporaryDirectory(prefix="boards-", ignore_cleanup_errors=True) as folder:
+        boards = TwoBoards(Path(folder), linear_project, monkeypatch)
+        boards.name_them()
         yield boards
         boards.stop()
 
@@ -143,7 +147,10 @@ def test_a_board_that_dies_in_the_middle_does_not_stop_the_other(linear_project,
 
 def test_boards_that_never_came_up_turn_the_run_red(linear_project, two):
     two.one.start()
-    result, document = linear_project.gate_json()
+    two.name_them()
+    with socket.socket() as kept:
+        kept.bind(("127.0.0.1", two.other.port))  # and does not listen: nobody answers there, and nobody else takes it
+        result, document = linear_project.gate_json()
     one, other = two.names
     assert result.ret == 1
     assert verdicts(document) == {
@@ -163,6 +170,7 @@ def test_boards_that_never_came_up_turn_the_run_red(linear_project, two):
 def test_a_board_is_chosen_by_its_name(linear_project, two):
     """Only what is selected is asked: the other one is not even on."""
     two.one.start()
+    two.name_them()
     result, document = linear_project.gate_json(f"--gate-select=*@{two.names[0]}")
     assert result.ret == 0, result.stdout.str()
     assert list(verdicts(document)) == [(two.names[0], "linear-linear-fp32-b1-t1")]
@@ -174,12 +182,18 @@ def test_ctrl_c_ends_the_work_on_all_boards(linear_project, two):
     log = linear_project.path / "printed.txt"
     with log.open("wb") as stream:
         process = linear_project.pytester.popen(
-            [sys.executable, "-m", "pytest", "--gate-rounds=5000", "--gate-replicates=5"], stdout=stream, stderr=stream
+            [sys.executable, "-m", "pytest", "-k", "latency", "--gate-rounds=5000", "--gate-replicates=5"],
+            stdout=stream,
+            stderr=stream,
         )
-        assert wait_until(lambda: log.read_text().count("measuring 1 of 5") == 2, 90), log.read_text()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == pytest.ExitCode.INTERRUPTED
-    assert wait_until(lambda: not any(board.processes() for board in two.boards))
+        try:
+            assert wait_until(lambda: log.read_text(errors="replace").count("measuring 1 of 5") >= 2, 200), log.read_text()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(150) == pytest.ExitCode.INTERRUPTED
+        finally:
+            process.kill()
+            process.wait()
+    assert wait_until(lambda: not any(board.processes() for board in two.boards), 60)
 
 
 def wait_until(condition, seconds=15.0):

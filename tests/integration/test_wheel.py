@@ -18,6 +18,11 @@ UNREACHABLE = (
     "NewConnectionError",
     "Temporary failure in name resolution",
     "Network is unreachable",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ProtocolError",
+    "Connection reset",
+    "IncompleteRead",
     "ProxyError",
     "Read timed out",
 )
