@@ -31,6 +31,12 @@ def misbehave(how: str) -> dict[str, Any]:
     return {"backend": "misbehaving", "precision": "fp32", "source": {"format": how}}
 
 
+@pytest.fixture(autouse=True)
+def enough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts the processes that it killed for memory on the whole machine, and other tests may be among them."""
+    monkeypatch.setattr(agent_process, "oom_kills", lambda: ())
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "agent.log"

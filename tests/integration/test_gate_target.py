@@ -65,6 +65,7 @@ def test_the_baseline_is_the_board_s(linear_project, board, monkeypatch):
         pytest.skip("a board with fewer cores than this machine takes taskset and two cores")
     board.before(f"taskset -p -c {min(os.sched_getaffinity(0))} $$ >/dev/null")
     linear_project.ini(gate_target=board.url)
+    linear_project.record([0.001])
     linear_project.save()
     (session,) = linear_project.sessions()
     assert "1core" in session.parent.name

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pytest_inference_gate import agent_process
 from pytest_inference_gate.agent_process import AgentProcess, Limits
 from pytest_inference_gate.agent_role import AgentRole, RunningAgents
 from pytest_inference_gate.devices import Condition
@@ -19,6 +20,12 @@ from pytest_inference_gate.errors import GateError
 from pytest_inference_gate.machine.condition import Disturbance, canary_shifts, load_by_others
 from pytest_inference_gate.machine.watch import MachineWatch
 from pytest_inference_gate.targets.interpreter import InterpreterTarget
+
+
+@pytest.fixture(autouse=True)
+def enough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts the processes that it killed for memory on the whole machine, and other tests may be among them."""
+    monkeypatch.setattr(agent_process, "oom_kills", lambda: ())
 
 
 @pytest.fixture

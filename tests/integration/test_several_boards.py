@@ -86,6 +86,7 @@ def test_each_board_has_its_baseline_and_its_verdicts(linear_project, two):
     two.start()
     linear_project.write_card(precisions=("fp32", "int8"))
     (linear_project.path / "test_plain.py").write_text("def test_plain(benchmark):\n    benchmark(lambda: 1)\n")
+    linear_project.record([0.001])
     result = linear_project.save()
     saved = linear_project.sessions()
     assert sorted(len(path.parent.name.split("1core")) for path in saved) == [1, 2]  # one folder for each device
