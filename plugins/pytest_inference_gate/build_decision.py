@@ -36,6 +36,7 @@ from .paired_decision import decide_pairs, middle_ratio
 from .sequential import EARLIEST, Standing, change_of, standing
 from .verdict import Verdict
 
+_ROUNDING = 1e-12  # of logarithms of medians: what is less is no scatter of builds, but that of arithmetic
 REBUILD = "rebuilding alone may make a difference of some percent, which --gate-rebuilds=3 would show"
 
 
@@ -351,8 +352,8 @@ def _sum_of_squares(values: Sequence[float]) -> float:
 def _p_value(difference: float, error: float, degrees: int, *, slower: bool) -> float:
     """One-sided, in the direction of the change."""
     signed = difference if slower else -difference
-    if error == 0:
-        return 0.0 if signed > 0 else 1.0
+    if error < _ROUNDING:
+        return 0.0 if signed > _ROUNDING else 1.0
     return student_upper_tail(signed / error, degrees)
 
 

@@ -210,6 +210,13 @@ class TestProperties:
         assert one.threshold == pytest.approx(other.threshold)
         assert one.p_value == pytest.approx(other.p_value, abs=1e-9)
 
+    @pytest.mark.parametrize("unit", [1.0, 0.75, 0.5, 1e-3, 7.0])
+    def test_builds_without_scatter_have_none_in_any_unit(self, unit: float) -> None:
+        """What is left of a mean of equal logarithms by rounding is no scatter."""
+        for value in (0.0625, 0.046875, 0.1, 3.0):
+            same = [built([unit * value], name="b")], built([unit * value] * 3)
+            assert decide_builds(*same, tolerance=TOLERANCE, final=True).p_value == 1.0
+
     @settings(deadline=None)
     @given(SIDES, SIDES)
     def test_every_decision_is_whole(self, before: list[float], after: list[float]) -> None:
