@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import struct
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +65,8 @@ def network_camera(frames: int, rate: float = 50.0, *, hangs: bool) -> Iterator[
                     self.wfile.write(head + picture + b"\r\n")
                 except OSError:
                     return
-                time.sleep(1 / rate)
+                if stop.wait(1 / rate):
+                    return
             if hangs:
                 stop.wait(20)
 

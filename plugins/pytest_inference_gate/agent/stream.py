@@ -29,9 +29,9 @@ _DIRECT = ("float32", "int8", "uint8")
 _clock = time.perf_counter
 _Queue = getattr(queue, "SimpleQueue", queue.Queue)  # Python 3.7 and later: it costs less
 
-Taken = namedtuple("Taken", ["number", "arrival", "begin", "decoded", "frame"])
-"""A frame out of its source: its number, when it came by its own clock (seconds since the first one), and readings of this
-process's clock before and after it was decoded."""
+Taken = namedtuple("Taken", ["number", "arrival", "begin", "decoded", "frame", "came"])
+"""A frame out of its source: its number, when it came by its own clock (seconds since the first one), readings of this
+process's clock before and after it was decoded, and when it came by that clock, in real time."""
 
 Frame = namedtuple(
     "Frame", ["number", "arrival", "begin", "age", "decode", "preprocess", "infer", "postprocess", "total", "answer"]
@@ -87,7 +87,8 @@ class SteadyFeed(object):
         frame = self.source.read(position)
         decoded = _clock()
         self.number = number + 1
-        return Taken(number, self.arrival(number), begin, decoded, frame)
+        arrival = self.arrival(number)
+        return Taken(number, arrival, begin, decoded, frame, self._origin + arrival)
 
     def _wait(self):
         # type: () -> None
@@ -104,7 +105,7 @@ class SteadyFeed(object):
         # type: (Taken, float) -> Optional[float]
         if not self.paced:
             return None
-        age = done - self._origin - taken.arrival  # type: float
+        age = done - taken.came  # type: float
         return age
 
     @property
@@ -136,12 +137,11 @@ class CameraFeed(object):
             self._first = (number, arrival)
         self.offered = number - self._first[0] + 1
         now = _clock()
-        return Taken(self.offered - 1, arrival - self._first[1], now - seconds, now, frame)
+        return Taken(self.offered - 1, arrival - self._first[1], now - seconds, now, frame, arrival)
 
     def age(self, taken, done):
         # type: (Taken, float) -> Optional[float]
-        assert self._first is not None
-        age = done - self._first[1] - taken.arrival  # type: float
+        age = done - taken.came  # type: float
         return age
 
 
@@ -232,7 +232,7 @@ class Stream(object):
             if self._camera_frame is None:
                 self._camera_frame = numpy.array(self.feed.take().frame)
             now = _clock()
-            return self._finish(Taken(0, 0.0, now, now, self._camera_frame))
+            return self._finish(Taken(0, 0.0, now, now, self._camera_frame, now))
         return self._finish(self.feed.take(False))
 
     def _finish(self, taken):
