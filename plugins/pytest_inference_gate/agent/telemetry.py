@@ -23,11 +23,11 @@ Facts = Dict[str, Any]
 
 INTERVAL_SECONDS = 0.25
 SHORTEST_INTERVAL = 0.05
-PATIENCE_SECONDS = 5.0
-SECONDS_FOR_A_START = (
-    30.0  # of the process that samples, and for its end: it has little priority, and loses its own patience before
-)
-SECONDS_FOR_HELP = 1.5
+# The process that samples has little priority, and a busy machine keeps it waiting. It loses its own patience before whoever waits
+# for it.
+PATIENCE_SECONDS = 16.0
+SECONDS_FOR_HELP = 8.0
+SECONDS_FOR_A_START = 30.0  # and for its end
 MOST_SAMPLES = 50000  # three hours and a half
 SAMPLES_PER_TEMPERATURE = 4  # temperatures are slow, and each costs a call to the firmware
 ABSENT_INTERVALS = 4  # from so many intervals without a sample on, something held the sampler up
@@ -99,9 +99,8 @@ class Sampler:
             try:
                 output = self._rest + process.communicate(timeout=SECONDS_FOR_A_START)[0]  # closes its input, which ends it
             except (OSError, ValueError, subprocess.TimeoutExpired):
-                output = b""
                 process.kill()
-                process.communicate()
+                output = self._rest + process.communicate()[0]
             messages = [message for message in (_message(line) for line in output.split(b"\n")) if message]
             samples = [message for message in messages if "at" in message]
             ends = [message for message in messages if "end" in message]
@@ -170,15 +169,19 @@ def main(arguments):
     problem = None  # type: Optional[str]
     while True:
         ready = select.select([0] + reader.inputs(), [], [], reader.wait())[0]
-        if 0 in ready and not os.read(0, 4096):
-            break
+        ended = 0 in ready and not os.read(0, 4096)
         try:
-            taken = reader.take()
+            samples += reader.take()
+            while ended and reader.inputs() and select.select(reader.inputs(), [], [], 0)[0]:
+                samples += reader.take()  # what came meanwhile is not lost, nor that the program ended
         except _CannotSample as error:
             problem = str(error)
-            _wait_for_the_end()
+            if not ended:
+                _wait_for_the_end()
             break
-        samples += taken[: MOST_SAMPLES - len(samples)]
+        del samples[MOST_SAMPLES:]
+        if ended:
+            break
     reader.close()
     for sample in samples:
         _print(sample)
