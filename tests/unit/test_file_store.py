@@ -113,6 +113,39 @@ def test_what_is_used_stays(tmp_path: Path) -> None:
     assert len(kept(tmp_path)) == 2
 
 
+def test_what_another_run_uses_while_this_one_prunes_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(tmp_path, b"used again")
+    age(tmp_path, b"used again", 40 * DAY)
+    listed = file_store.entries(str(tmp_path))
+    file_store.find(str(tmp_path), hashlib.sha256(b"used again").hexdigest(), "model.bin")
+    monkeypatch.setattr(file_store, "entries", lambda root: listed)
+    assert file_store.prune(str(tmp_path), 0.0, 0)["removed"] == 0
+    assert kept(tmp_path) == [b"used again"]
+
+
+def test_what_is_removed_is_never_there_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("a", "b"):
+        (source / name).write_bytes(name.encode())
+    parcel = Parcel.of(source)
+    root = str(tmp_path)
+    file_store.keep(root, "tree", parcel.digest, "payload", parcel.size, io.BytesIO(b"".join(parcel.blocks())))
+    os.utime(tmp_path / "files" / parcel.digest, (0, 0))
+
+    def killed(path: str, **keywords: Any) -> None:
+        (Path(path) / "payload" / "a").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            file_store.prune(root, 0.0, 0)
+    assert file_store.find(root, parcel.digest, "payload") == {"path": None}
+    file_store.prune(root, 30 * DAY, 10**9)
+    assert list((tmp_path / "files").iterdir()) == []
+
+
 def test_leftovers_of_runs_that_were_killed_are_removed(tmp_path: Path) -> None:
     root = str(tmp_path)
     run = Path(file_store.open_run(root, "abc")["path"])
@@ -208,7 +241,12 @@ class Line:
         output = io.BytesIO()
         (words,) = shlex.split(remote)[3:]
         arguments = shlex.split(words)
-        file_store.main(arguments[arguments.index(str(len(Path(file_store.__file__).read_bytes()))) + 1 :], io.BytesIO(), output)
+        mask = os.umask(0o077)
+        try:
+            own = arguments[arguments.index(str(len(Path(file_store.__file__).read_bytes()))) + 1 :]
+            file_store.main(own, io.BytesIO(), output)
+        finally:
+            os.umask(mask)  # which it sets for its own process
         came = self.harm(output.getvalue()) if receive else output.getvalue()
         return Completed(0, receive(io.BytesIO(came)) if receive else came, "")
 

@@ -70,13 +70,11 @@ def find(root, digest, name):
     """``{"path": ...}`` of a kept file, marked as used now; ``{"path": None}`` where it is not here."""
     folder = os.path.join(root, "files", digest)
     path = os.path.join(folder, name)
-    if not os.path.exists(path):
-        return {"path": None}
     try:
-        os.utime(folder, None)
+        os.utime(folder, None)  # first: what was used since another run looked at it is not removed by that
     except OSError:
-        pass  # a home that was made read-only since can still be read
-    return {"path": path}
+        pass  # not here, or in a home that was made read-only since and can still be read
+    return {"path": path if os.path.exists(path) else None}
 
 
 def keep(root, kind, digest, name, size, stream):
@@ -204,9 +202,9 @@ def prune(root, seconds, size, now=None):
     removed = 0
     for used, held, path in kept:
         if now - used > max(seconds, NEVER_PRUNED_SECONDS) or (total > size and now - used > NEVER_PRUNED_SECONDS):
-            shutil.rmtree(path, ignore_errors=True)
-            total -= held
-            removed += 1
+            if _remove(path, used):
+                total -= held
+                removed += 1
     for folder, hidden_only in ((os.path.join(root, "files"), True), (os.path.join(root, "runs"), False)):
         for name in _names(folder):
             path = os.path.join(folder, name)
@@ -217,6 +215,20 @@ def prune(root, seconds, size, now=None):
             if old and (name.startswith(".") or not hidden_only):  # of runs that were killed
                 shutil.rmtree(path, ignore_errors=True)
     return {"removed": removed, "bytes": total}
+
+
+def _remove(path, used):
+    # type: (str, float) -> bool
+    """Out of sight first, so that it is never there in part; and not what was used since it was looked at (``used``)."""
+    doomed = os.path.join(os.path.dirname(path), ".%s.%d.gone" % (os.path.basename(path)[:16], os.getpid()))
+    try:
+        if os.stat(path).st_mtime != used:
+            return False
+        os.rename(path, doomed)
+    except OSError:
+        return False
+    shutil.rmtree(doomed, ignore_errors=True)  # what a kill leaves of it is hidden, and goes with the leftovers
+    return True
 
 
 def free_bytes(path):
@@ -233,7 +245,7 @@ def make_room(root, size, now=None):
         if free_bytes(root) >= size + RESERVE_BYTES:
             return
         if now - used > NEVER_PRUNED_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path, used)
     free = free_bytes(root)
     if free < size + RESERVE_BYTES:
         raise Refused("full", "%d bytes are free at %s, and %d are needed" % (free, root, size + RESERVE_BYTES))
