@@ -74,7 +74,10 @@ print(waited_for, log.readable)
 def test_a_copy_that_does_not_come_in_time_is_told(tmp_path: Path) -> None:
     """``tee`` passes the first line, and gets no processor then."""
     tee = tmp_path / "tee"
-    program = "import os, sys, time; line = os.read(0, 99); os.write(int(sys.argv[3].rpartition('/')[2]), line); time.sleep(3)"
+    program = (
+        "import os, select, sys; os.write(int(sys.argv[3].rpartition('/')[2]), os.read(0, 99));"
+        " end = select.poll(); end.register(0, 0); end.poll()"  # until the program has ended
+    )
     tee.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}" "$@"\n')
     tee.chmod(0o755)
     environment = {**os.environ, "PYTHONPATH": str(PLUGINS), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
@@ -82,6 +85,25 @@ def test_a_copy_that_does_not_come_in_time_is_told(tmp_path: Path) -> None:
         [sys.executable, "-c", SLOW_COPY], capture_output=True, text=True, env=environment, timeout=60, check=False
     )
     assert done.stdout.split() == ["True", "False"], done.stderr
+
+
+ENDED_COPY = """
+import os
+from pytest_inference_gate.agent import own_log
+log = own_log.OwnLog()
+own_log._tee.kill()
+own_log._tee.wait()
+log.text()
+print(log.readable)
+"""
+
+
+def test_a_copy_that_ended_is_told_and_ends_nothing_else() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(PLUGINS)}
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED_COPY], capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["False"]
 
 
 @pytest.mark.parametrize("ending", [(), ("abort",)], ids=["in peace", "by abort"])

@@ -19,6 +19,7 @@ PATIENCE_SECONDS = 30.0  # for a tee that gets no processor for a while; what is
 # Descriptors of what can be read: the log itself, or the file into which tee writes.
 _log = None  # type: Optional[int]
 _copy = None  # type: Optional[int]
+_tee = None  # type: Optional[subprocess.Popen[bytes]]
 _marks = 0
 
 
@@ -67,22 +68,22 @@ def _file_of_2():
 def _copy_of_2():
     # type: () -> Optional[int]
     """Put ``tee`` in between where it is not yet; None where there is no such program."""
-    global _copy
+    global _copy, _tee
     if _copy is not None:
         return _copy
     handle, path = tempfile.mkstemp(prefix="inference-gate-", suffix=".log")
     try:
         # Interrupts go to the whole group; the last lines of an agent that is ended so are wanted all the same.
         command = ["tee", "-i", "-a", "/dev/fd/%d" % handle]
-        tee = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, pass_fds=(handle,))
+        _tee = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, pass_fds=(handle,))
     except OSError:
         os.close(handle)
         return None
     finally:
         os.unlink(path)  # it goes with the last who holds it
-    assert tee.stdin is not None
-    os.dup2(tee.stdin.fileno(), 2)
-    tee.stdin.close()
+    assert _tee.stdin is not None
+    os.dup2(_tee.stdin.fileno(), 2)
+    _tee.stdin.close()
     _copy = handle
     return handle
 
@@ -91,15 +92,20 @@ def _wait_for_the_pipe():
     # type: () -> bool
     """Until all that was printed has reached the copy: by a line of our own, which comes last. False: it did not in time."""
     global _marks
-    if _copy is None:
+    if _copy is None or _tee is None:
         return True
     _marks += 1
     mark = ("(read back %d.%d)\n" % (os.getpid(), _marks)).encode("ascii")
     before = os.fstat(_copy).st_size  # the mark comes after this, however much other threads print behind it
-    os.write(2, mark)
+    try:
+        os.write(2, mark)
+    except OSError:
+        return False  # it has ended
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         if mark in os.pread(_copy, LARGEST, before):
             return True
+        if _tee.poll() is not None:
+            return False
         time.sleep(0.005)
     return False
