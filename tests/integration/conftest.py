@@ -9,12 +9,17 @@ from pathlib import Path
 
 import cpuinfo
 import pytest
+from hypothesis import HealthCheck, settings
 from linear_suite import LinearProject
 
 import pytest_inference_gate
 from pytest_inference_gate.agent_process import AgentProcess
 
 HERE = Path(__file__).parent
+
+# As in the tests of units: how long an example takes says more of what else runs on this machine than of the example.
+settings.register_profile("any_machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any_machine")
 
 # The sessions that the tests start are no workers, though the process that starts them may be one, where pytest-benchmark records nothing.
 for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):

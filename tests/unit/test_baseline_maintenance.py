@@ -375,7 +375,7 @@ def test_pruning_waits_for_a_run_that_is_saving(device: Path) -> None:
         pruning.start()
         pruning.join(0.2)
         assert pruning.is_alive() and len(names(device)) == 2
-    pruning.join(10)
+    pruning.join(60)
     assert names(device) == ["0002_y.json"]
 
 

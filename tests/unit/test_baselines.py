@@ -148,7 +148,12 @@ def test_processes_at_once_get_different_numbers(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], env=environment) for name in ("one", "two")]
-    assert [run.wait(60) for run in runs] == [0, 0]
+    try:
+        assert [run.wait(600) for run in runs] == [0, 0]
+    finally:
+        for run in runs:
+            run.kill()
+            run.wait()
     assert [path.name[:4] for path in list_session_files(tmp_path / "device")] == [f"{number:04}" for number in range(1, 21)]
 
 

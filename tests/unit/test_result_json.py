@@ -278,7 +278,7 @@ class TestWriting:
         reader = threading.Thread(target=lambda: read.append(pipe.read_text(encoding="utf-8")), daemon=True)
         reader.start()
         write_document(run_of(measured()), pipe)
-        reader.join(timeout=10)
+        reader.join(timeout=60)
         assert json.loads(read[0])["schema"] == "inference-gate/1"
         assert stat.S_ISFIFO(pipe.stat().st_mode)
 
@@ -307,7 +307,7 @@ class TestWriting:
 class TestSummarizing:
     @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=30), st.floats(0, 100))
     def test_percentile_equals_numpy(self, values: list[float], q: float) -> None:
-        assert percentile(values, q) == pytest.approx(numpy.percentile(values, q), rel=1e-12)
+        assert percentile(values, q) == pytest.approx(numpy.percentile(values, q), rel=1e-12, abs=1e-12 * max(values))
 
     def test_percentile_refuses(self) -> None:
         with pytest.raises(ValueError, match="no values"):

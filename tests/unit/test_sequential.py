@@ -194,7 +194,7 @@ class TestProperties:
             assert (median(fresh) > 1) == (seemed > 1)
             if change_of(seemed) <= rule.threshold:
                 assert rule.threshold == TOLERANCE
-                assert median(values) > 1 + TOLERANCE
+                assert median(values) > 1 and change_of(median(values)) > TOLERANCE
 
     @given(rules, sequences, st.booleans(), st.randoms(use_true_random=False))
     def test_order_matters_only_between_first_and_fresh(
