@@ -55,15 +55,24 @@ def preprocess(
         raise EvaluationDataError(f"{card.path}: there are no pictures to preprocess; add some to the set.")
     scale = _scaling(card, extra_scalings or {})
     shape = (len(images), *card.input.shape)
-    result: NDArray[np.float32] = (
-        np.empty(shape, np.float32)
-        if output is None
-        else np.lib.format.open_memmap(output, mode="w+", dtype=np.float32, shape=shape)
-    )
-    for index in range(len(images)):
+
+    def prepared(index: int) -> NDArray[np.float32]:
         name = names[index] if names is not None else f"number {index}"
-        result[index] = _prepare(images[index], f"{card.path}: picture {name}", card, scale)
-    return result
+        return _prepare(images[index], f"{card.path}: picture {name}", card, scale)
+
+    if output is None:
+        result: NDArray[np.float32] = np.empty(shape, np.float32)
+        for index in range(len(images)):
+            result[index] = prepared(index)
+        return result
+    # Written and not mapped: where the disk is full, a write raises, and a map ends the process (SIGBUS).
+    with output.open("wb") as stream:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for index in range(len(images)):
+            stream.write(prepared(index).tobytes())
+    mapped: NDArray[np.float32] = np.load(output, mmap_mode="r", allow_pickle=False)
+    return mapped
 
 
 def _prepare(image: NDArray[Any], what: str, card: ModelCard, scale: Scaling) -> NDArray[np.float32]:

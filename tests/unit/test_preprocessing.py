@@ -247,3 +247,22 @@ def test_a_large_set_can_be_written_to_a_file(tmp_path: Path) -> None:
     expected = preprocess(pictures, make_card(scaling="zero_to_one"))
     del mapped
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
+
+
+def test_no_file_is_written_through_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is full, such a write ends the process with SIGBUS: no sentence, and no other case."""
+    from pytest_inference_gate.agent.model_outputs import Writer
+
+    real = np.lib.format.open_memmap
+
+    def read_only(path: object, mode: str = "r+", *more: object, **others: object) -> object:
+        assert mode == "r"
+        return real(path, mode, *more, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", read_only)
+    preprocess([np.zeros((2, 2, 3), np.uint8)] * 2, make_card(), output=tmp_path / "x.npy")
+    with Writer(str(tmp_path / "x.npz"), 3) as writer:
+        for start in (0, 2):
+            writer.put(start, [np.full((2, 1, 4), start, np.float64)], 2)
+        writer.finish()
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["output_0"][:, 0, 0], [0, 0, 2])

@@ -117,7 +117,9 @@ class Writer:
         # type: (str, int) -> None
         self._path, self._count = path, count
         self._scratch = tempfile.mkdtemp(prefix=".outputs-", dir=os.path.dirname(os.path.abspath(path)))
-        self._arrays = []  # type: List[Any]
+        # Of each output's file, which is written and not mapped: where a disk is full, a map ends the process (SIGBUS).
+        self._shapes = []  # type: List[Any]
+        self._streams = []  # type: List[Any]
 
     def __enter__(self):
         # type: () -> Writer
@@ -134,32 +136,38 @@ class Writer:
                     "output %d of the model has the shape %s, which is no row for each of %d pictures"
                     % (number, tuple(output.shape), size)
                 )
-            if len(self._arrays) == number and start == 0:
-                place = os.path.join(self._scratch, name_of(number) + ".npy")
-                shape = (self._count,) + tuple(output.shape[1:])
-                self._arrays.append(numpy.lib.format.open_memmap(place, "w+", numpy.float32, shape))
-            array = self._arrays[number] if number < len(self._arrays) else None
-            if array is None or array.shape[1:] != output.shape[1:]:
+            if len(self._shapes) == number and start == 0:
+                self._streams.append(open(os.path.join(self._scratch, name_of(number) + ".npy"), "wb"))
+                self._shapes.append((self._count,) + tuple(output.shape[1:]))
+                descr = numpy.lib.format.dtype_to_descr(numpy.dtype(numpy.float32))
+                header = {"descr": descr, "fortran_order": False, "shape": self._shapes[number]}
+                numpy.lib.format.write_array_header_1_0(self._streams[number], header)
+            shape = self._shapes[number] if number < len(self._shapes) else None
+            if shape is None or shape[1:] != tuple(output.shape[1:]):
                 raise AgentError(
                     "output %d of the model has the shape %s for one picture and %s for another: have the model pad its detections to "
                     "one number, as exporters of detectors do"
-                    % (number, tuple(array.shape[1:]) if array is not None else "none", tuple(output.shape[1:]))
+                    % (number, shape[1:] if shape is not None else "none", tuple(output.shape[1:]))
                 )
-            array[start : start + size] = output[: self._count - start]
+            self._streams[number].write(numpy.ascontiguousarray(output[: self._count - start], numpy.float32).tobytes())
 
     def finish(self):
         # type: () -> None
         """Write the file, whole or not at all."""
-        for array in self._arrays:
-            array.flush()
+        for stream in self._streams:
+            stream.close()
         temporary = "%s.%d.tmp" % (self._path, os.getpid())
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for number in range(len(self._arrays)):
+            for number in range(len(self._shapes)):
                 name = name_of(number) + ".npy"
                 archive.write(os.path.join(self._scratch, name), name)
         os.replace(temporary, self._path)
 
     def __exit__(self, *error):
         # type: (*Any) -> None
-        self._arrays = []
+        for stream in self._streams:
+            try:
+                stream.close()
+            except OSError:  # what a full disk did not take, of a file that is removed here
+                pass
         shutil.rmtree(self._scratch, ignore_errors=True)
