@@ -256,3 +256,12 @@ def test_a_file_that_is_no_picture_is_said(folder: Path) -> None:
     (folder / "pictures" / "b.png").write_bytes(b"none")
     with pytest.raises(EvaluationDataError, match="is not a picture that can be read"):
         pictures(folder, good())
+
+
+def test_a_label_map_with_keypoints_and_one_with_an_id_twice() -> None:
+    text = 'item { name: "person" keypoints { id: 2 label: "nose" } id: 1 }\nitem { id: 2 name: "C#" }\n'
+    assert read_label_map(Path("map.pbtxt"), text, 2) == {"person": 0, "C#": 1}
+    with pytest.raises(EvaluationDataError, match="the id 1 for 'b' and 1 for 'a'"):
+        read_label_map(Path("map.pbtxt"), 'item { id: 1 name: "a" }\nitem { id: 1 name: "b" }', 2)
+    with pytest.raises(EvaluationDataError, match="the id 2 for 'a' and 1 for 'a'"):
+        read_label_map(Path("map.pbtxt"), 'item { id: 1 name: "a" }\nitem { id: 2 name: "a" }', 2)

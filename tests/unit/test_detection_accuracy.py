@@ -221,3 +221,12 @@ def test_a_mixture_of_two_models_lies_between_them(annotations: Annotations, goo
     some = figures_of(annotations, mixed(good, bad, 0, 0.3), good)
     all_of_it = figures_of(annotations, bad, good)
     assert some.matched is not None and all_of_it.matched is not None and some.matched > all_of_it.matched
+
+
+def test_two_models_that_find_nothing_of_what_is_there_do_not_pass(annotations: Annotations, good: list[Any]) -> None:
+    nothing = [(boxes[:0], scores[:0], classes[:0]) for boxes, scores, classes in good]
+    decision = judge_detections(
+        compare_detections(of(nothing), of(nothing), [str(place) for place in range(len(good))], annotations, DetectionDemands()),
+        DetectionDemands(),
+    )
+    assert decision.verdict is Verdict.INCONCLUSIVE and "finds any of the" in decision.reason

@@ -333,7 +333,13 @@ def judge_detections(
         if suspicion.verdict is Verdict.INACCURATE:
             return suspicion
 
-    if figures.drop is not None:
+    if figures.drop is not None and figures.map == figures.reference_map == 0:
+        text = (
+            f"neither this model nor {reference} finds any of the {figures.objects} objects in {n} pictures, so that nothing is left to "
+            "lose: check the card's labels, preprocessing and [detection]"
+        )
+        decision = AccuracyDecision(Verdict.INCONCLUSIVE, text, None)
+    elif figures.drop is not None:
         assert figures.drop_p is not None
         decision = judge_drop(
             evaluated,
