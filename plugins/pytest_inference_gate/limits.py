@@ -82,7 +82,8 @@ def _judge(name: str, limit: float, figure: Figure) -> LimitResult:
     exceeded = not (figure.value >= limit if kind.least else figure.value <= limit)  # so that NaN exceeds it
     found, most = value_in_words(figure.value, kind.unit), value_in_words(limit, kind.unit)
     if exceeded and found == most:
-        found, most = f"{figure.value:.9g} {kind.unit}", f"{limit:.9g} {kind.unit}"
+        scale = 100 if kind.unit == "%" else 1
+        found, most = f"{scale * figure.value:.9g} {kind.unit}", f"{scale * limit:.9g} {kind.unit}"
     remark = f" ({figure.remark})" if figure.remark else ""
     reason = f"{kind.found.format(found)}{remark}, and {asks} {most}"
     return LimitResult(name, figure.value, limit, kind.unit, exceeded, reason)

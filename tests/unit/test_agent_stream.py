@@ -248,3 +248,17 @@ def test_an_error_of_the_model_ends_an_overlapped_stream(video: Path) -> None:
 
     with pytest.raises(RuntimeError, match="no memory left"):
         streamed(Broken(), wish(video, overlap=True))
+
+
+@pytest.mark.parametrize(("rate", "budget", "second"), [(5.0, None, 0.2), (5.0, 2.0, 0.5)])
+def test_a_single_picture_comes_as_often_as_the_card_says(
+    tmp_path: Path, rate: float, budget: float | None, second: float
+) -> None:
+    import cv2
+
+    from pytest_inference_gate.agent.frame_source import open_source
+    from pytest_inference_gate.agent.stream import SteadyFeed
+
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    source = open_source(cv2, {"kind": "folder", "path": str(tmp_path), "maximum_frames": 9, "frame_rate": rate})
+    assert SteadyFeed(source, False, budget).arrival(1) == pytest.approx(second)

@@ -102,6 +102,8 @@ class TestTheCard:
             ("size_bytes = 1.5", "limits.size_bytes"),
             ("median_seconds = inf", "limits.median_seconds"),
             ("sise_bytes = 1", "did you mean 'size_bytes'"),
+            ('thread_speedup = { "' + "9" * 5000 + '" = 1.0 }', "limits.thread_speedup: found '999"),
+            ('thread_speedup = { "02" = 1.0 }', "limits.thread_speedup: found '02', expected a number of threads"),
             ('thread_speedup = { "1" = 1.0 }', "limits.thread_speedup: found '1', expected a number of threads from 2 on"),
             ('thread_speedup = { "02" = 1.0 }', "found '02'"),
             ("thread_speedup = { two = 1.0 }", "found 'two'"),
@@ -254,3 +256,8 @@ class TestACase:
 
 def test_a_case_with_neither_reads_as_before() -> None:
     assert (measured().limits, measured().thread_speedup) == ((), None)
+
+
+def test_a_share_just_above_its_limit_is_told_in_per_cent() -> None:
+    (result,) = judge_limits({"dropped_share": 0.3}, {"dropped_share": Figure(0.30004)})
+    assert result.exceeded and "30.004 % of the stream" in result.reason and "at most 30 %" in result.reason

@@ -103,3 +103,23 @@ def test_where_no_frame_came_at_an_end_the_nearest_ones_tell() -> None:
 def test_a_beginning_alone_has_no_drift(found: list[Window]) -> None:
     with pytest.raises(ValueError, match="two windows"):
         drift(found, 1.0, 100.0)
+
+
+@pytest.mark.parametrize("beyond", [0.0, 0.03, 0.99])
+def test_the_end_of_a_long_run_at_one_rate_has_that_rate(beyond: float) -> None:
+    from pytest_inference_gate.streams.results import StreamRecord, _sustained
+
+    begins = range(101)
+    found = [Window(float(start), 30 if start < 100 else round(30 * beyond), 0.01) for start in begins]
+    found = [window for window in found if window.frames]
+    frames = sum(window.frames for window in found)
+    record = StreamRecord({}, (), (), (), (), frames, frames, 100 + beyond, windows=tuple(found), side=20.0, elapsed=100 + beyond)
+    assert _sustained(record).last_frames_per_second == pytest.approx(30, rel=0.005)
+
+
+def test_a_share_of_whole_frames_has_no_dust() -> None:
+    from pytest_inference_gate.streams.results import StreamRecord, _sustained
+
+    found = (Window(0.0, 350, 0.01), Window(90.0, 350, 0.01))
+    record = StreamRecord({}, (), (), (), (), 700, 1000, 100.0, windows=found, side=20.0, elapsed=100.0)
+    assert _sustained(record).dropped_share == 0.3

@@ -118,6 +118,7 @@ class VideoFile(object):
         else:
             self.times, remarks = checked_times(times, self.name)
             self.remarks += remarks
+        self.rate = frame_rate
         self._position = len(times)  # of the frame that comes next
         self._buffer = None  # type: Any
 
@@ -177,6 +178,7 @@ class PictureFolder(object):
         if not found:
             raise SourceError("the folder %s has no pictures: expected files such as 0001.png or 0001.jpg" % self.name)
         self.declared = len(found)
+        self.rate = frame_rate
         self._paths = [os.path.join(path, name) for name in found[:maximum_frames]]
         self.times = [number / float(frame_rate) for number in range(len(self._paths))]
         sizes = {}  # type: Dict[Tuple[int, int], int]

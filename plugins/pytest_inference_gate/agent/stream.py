@@ -55,7 +55,8 @@ class SteadyFeed(object):
         count = len(source.times)
         self._times = [number / rate for number in range(count)] if rate else list(source.times)
         intervals = [after - before for before, after in zip(self._times, self._times[1:])]
-        self._period = self._times[-1] + (median(intervals) if intervals else 1.0 / 30)
+        alone = 1.0 / (rate or getattr(source, "rate", None) or 30)  # of a single frame, which has no other one to tell it
+        self._period = self._times[-1] + (median(intervals) if intervals else alone)
         self._count = count
         self.begin()
 

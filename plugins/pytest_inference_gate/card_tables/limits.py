@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Annotated
 
@@ -68,5 +69,5 @@ def limit_problems(limits: Limits, precisions: Collection[str]) -> Iterable[tupl
 def _thread_problems(key: str, limits: PrecisionLimits) -> Iterable[tuple[str, str]]:
     for count in limits.thread_speedup:
         # As it is written in a case's id: "02" would never be found.
-        if not count.isascii() or not count.isdigit() or str(int(count)) != count or int(count) < 2:
+        if not re.fullmatch(r"[2-9]|[1-9][0-9]{1,3}", count):
             yield f"{key}.thread_speedup", f'found {count!r}, expected a number of threads from 2 on, such as {{ "2" = 1.3 }}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -12,6 +13,7 @@ from .source import StreamSetting, StreamSource
 
 STAGES = ("decode", "preprocess", "infer", "postprocess")
 Drops = Literal["computed", "real"]
+_WINDOWS = 20  # of either end of a long run, as agent/stream.py has them
 
 
 @dataclass(frozen=True)
@@ -173,14 +175,17 @@ def summarize_stream(
 
 def _sustained(record: StreamRecord) -> SustainedResult:
     real = record.ages is not None
-    last = sum(window.frames for window in record.windows if window.start >= record.elapsed - record.side - 1e-9)
+    # A run ends a little after its time, within a window: what is counted begins where a window does, and so does the time for it.
+    width = record.side / _WINDOWS
+    begin = width * math.ceil((record.elapsed - record.side - 1e-9) / width)
+    last = sum(window.frames for window in record.windows if window.start >= begin - 1e-9)
     # A model so slow that no frame was done in that piece is as fast as in the whole run, as far as that run can tell.
-    last_rate = last / record.side if last else record.frames_per_second
+    last_rate = last / (record.elapsed - begin) if last else record.frames_per_second
     return SustainedResult(
         record.elapsed,
         record.processed,
         record.frames_per_second,
         last_rate,
-        1 - record.processed / record.offered if real else None,
+        (record.offered - record.processed) / record.offered if real else None,
         drift(record.windows, record.side, record.elapsed),
     )
