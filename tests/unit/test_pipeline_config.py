@@ -75,7 +75,8 @@ def test_what_is_left_out_is_the_schema_s_default() -> None:
         ("train_config { }", "found nothing in its model"),
         ("model { ssd { } }", "found no num_classes in model.ssd"),
         ("model { ssd { num_classes: 1.5 } }", "found 1.5 as num_classes, expected a whole number"),
-        ("model { ssd { num_classes: MANY } }", "found 'MANY' as num_classes, expected a number"),
+        ("model { ssd { num_classes: MANY } }", "found MANY as num_classes, expected a number"),
+        ("model { ssd { num_classes: 0x" + "f" * 400 + " } }", "as num_classes, expected a number"),
         ("model { ssd { num_classes: 1 post_processing { score_converter: TANH } } }", "found the score_converter 'TANH'"),
         ("model {", "is no pipeline.config in text form: line 1"),
     ],
@@ -151,3 +152,8 @@ def test_a_card_that_says_something_else_is_told(tmp_path: Path, changes: dict[s
 
 def test_what_a_user_may_choose_is_not_held_against_the_file(tmp_path: Path) -> None:
     assert problems(tmp_path, detection=RAW + ", iou_threshold = 0.4, score_threshold = 0.3, maximum_detections = 5") == ""
+
+
+@pytest.mark.parametrize("shape", ["[]", "[96]", "[96, 128]"])
+def test_a_shape_without_three_numbers_is_told_and_not_compared(tmp_path: Path, shape: str) -> None:
+    assert "expected three numbers without the batch" in problems(tmp_path, shape=shape)

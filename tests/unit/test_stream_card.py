@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from test_cards import load, message
 
+from pytest_inference_gate.card_tables.stream import StreamSection, stream_problems
 from pytest_inference_gate.matrix import build_cases
 from pytest_inference_gate.streams.option import StreamOption
 from pytest_inference_gate.streams.source import StreamSource as Source
@@ -116,3 +117,8 @@ def test_an_agent_is_asked_for_paths_that_it_has(tmp_path: Path) -> None:
     assert (arguments["pace"], arguments["budget_frames_per_second"], arguments["overlap"]) == ("none", 15.0, False)
     assert arguments["detection"] is None
     assert arguments["preprocessing"]["resize"] == "resize_and_crop"
+
+
+def test_a_source_that_nobody_can_look_at_is_no_folder() -> None:
+    """Such as one in a folder without permission, or with too long a name: said where it is fetched."""
+    assert not list(stream_problems(StreamSection(source="a" * 300), Path("/")))

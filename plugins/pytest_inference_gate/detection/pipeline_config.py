@@ -169,13 +169,20 @@ def _converter(processing: Message) -> ScoreConverter:
     return _CONVERTERS[name]
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
 def _number(message: Message, name: str, default: float) -> int | float:
     values = message.scalars(name)
     if not values:
         return default
     value = values[-1]  # of a field that stands twice, the last counts
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise PipelineConfigError(f"found {value!r} as {name}, expected a number.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+        raise PipelineConfigError(f"found {str(value)[:40]} as {name}, expected a number.")
     return value
 
 
@@ -227,6 +234,8 @@ def disagreements(card: ModelCard, config: PipelineConfig, name: str) -> Iterabl
     """
     if card.labels.count != config.classes:
         yield "labels.count", f"found {card.labels.count}, where {name} says num_classes: {config.classes}; correct one of them"
+    if len(card.input.shape) != 3:
+        return  # said of input.shape already
     height, width = card.input.height, card.input.width
     if config.size is not None and (height, width) != config.size:
         wanted = _shape(card, *config.size)
