@@ -218,3 +218,11 @@ def test_what_the_largest_value_of_a_pixel_may_be(tmp_path: Path, pixels: np.nda
     chosen = choose_pictures(find_pictures(tmp_path / "a.npz"), 4, 2, lambda _: None)
     assert chosen.maxima == maxima
     assert chosen.packed(chosen.evaluation) == chosen.packed(chosen.evaluation)
+
+
+def test_a_suite_does_not_lie_among_the_pictures_it_evaluates_on(tmp_path: Path) -> None:
+    from pytest_inference_gate.own_model.making import _refuse_inside
+
+    _refuse_inside(tmp_path / "gate", tmp_path / "pictures")
+    with pytest.raises(InitError, match="lies in the folder of the pictures"):
+        _refuse_inside(tmp_path / "pictures" / "gate", tmp_path / "pictures")

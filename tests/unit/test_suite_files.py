@@ -194,3 +194,14 @@ def test_a_record_that_is_no_record(tmp_path: Path, record: str, sentence: str) 
     (tmp_path / RECORD).write_text(record)
     with pytest.raises(InitError, match=sentence):
         write_suite(tmp_path, {"a": b""}, force=True)
+
+
+def test_what_an_interrupted_init_had_written_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_inference_gate.own_model import suite_files
+
+    files = {"pytest.ini": b"1", "models/m.toml": b"card", "README.md": b"r"}
+    (tmp_path / "models").mkdir()
+    for path in ("pytest.ini", "models/m.toml"):  # ended before the last file and the record
+        (tmp_path / path).write_bytes(files[path])
+    suite_files.write_suite(tmp_path, files, force=False)
+    assert suite_files.write_suite(tmp_path, {"models/m.toml": b"another"}, force=True).replaced == ("models/m.toml",)

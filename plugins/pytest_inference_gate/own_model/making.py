@@ -81,9 +81,18 @@ class _Learned:
 
 def make_suite(request: Request, progress: Progress) -> Made:
     """Find out what can be found out and write the suite. Raises a ``GateError`` with one sentence."""
+    try:
+        return _made(request, progress)
+    except OSError as error:  # such as a full disk, here or where temporary files go
+        raise InitError(f"no suite can be made of {request.model}: {error}") from error
+
+
+def _made(request: Request, progress: Progress) -> Made:
     file = recognise(request.model)
     name = _card_name(request.name, file)
     data = None if request.data is None else find_pictures(request.data)
+    if data is not None and not data.labelled and not data.is_npz:
+        _refuse_inside(request.into, data.folder)
     running = RunningAgents()
     with tempfile.TemporaryDirectory(prefix="inference-gate-init-") as folder:
         scratch = Path(folder)
@@ -103,10 +112,22 @@ def make_suite(request: Request, progress: Progress) -> Made:
         if not backends:
             raise InitError(_nothing_runs(file, role.probe))
         suite = _Suite(request, name, model, pictures, learned, backends)
-        files = suite.files()
+        try:
+            files = suite.files()
+        except UnicodeEncodeError as error:
+            told = error.object[error.object.rfind("\n", 0, error.start) + 1 :].partition("\n")[0]
+            raise InitError(f"{told!a} has a name that is not UTF-8, as cards and CSVs are: rename it") from None
         _check_card(files[f"models/{name}.toml"], scratch)
     progress("")
     return Made(request.into, f"models/{name}.toml", write_suite(request.into, files, force=request.force), *suite.told())
+
+
+def _refuse_inside(into: Path, pictures: Path) -> None:
+    """All pictures below a folder without labels are evaluated on: those that a suite in it would hold, to calibrate with, too."""
+    if into.resolve().is_relative_to(pictures.resolve()):
+        raise InitError(
+            f"{into} lies in the folder of the pictures, {pictures}, and would be taken for some of them: choose another --into"
+        )
 
 
 def _card_name(given: str | None, file: ModelFile) -> str:

@@ -90,7 +90,8 @@ def write_suite(folder: Path, files: Mapping[str, bytes], *, force: bool) -> Wri
         with explained(f"make the folder {place.parent.name}", place.parent.parent, error=InitError):
             place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, files[path], error=InitError)
-    now = {**made, **{path: _digest(files[path]) for path in (*new, *replaced, *(path for path in same if path in made))}}
+    # What is there with the very same content is init's too: one that was ended before this line had made it.
+    now = {**made, **{path: _digest(files[path]) for path in (*new, *replaced, *same)}}
     if now != made:
         document = {"schema": SCHEMA, "files": dict(sorted(now.items()))}
         write_atomically(folder / RECORD, json.dumps(document, indent=2).encode() + b"\n", error=InitError)
