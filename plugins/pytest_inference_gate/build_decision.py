@@ -149,7 +149,7 @@ def decide_build_pairs(
         ratio=typical,
         threshold=threshold,
         p_value=p_value,
-        minimum_detectable=max(threshold, expm1(student_quantile(1 - alpha, count - 1) * error)),
+        minimum_detectable=max(threshold, _share(student_quantile(1 - alpha, count - 1) * error)),
         interval=_interval(fmean(logarithms), error, count - 1, typical),
         stage=where.stage,
         wanted=where.wanted,
@@ -229,7 +229,7 @@ def _decide_by_builds(
         baseline_median,
         candidate_median,
         "",
-        max(threshold, expm1(student_quantile(1 - alpha, degrees) * error)),
+        max(threshold, _share(student_quantile(1 - alpha, degrees) * error)),
         _interval(difference, error, degrees, ratio),
         where.stage,
         wanted=where.wanted,
@@ -355,6 +355,12 @@ def _p_value(difference: float, error: float, degrees: int, *, slower: bool) -> 
     if error < _ROUNDING:
         return 0.0 if signed > _ROUNDING else 1.0
     return student_upper_tail(signed / error, degrees)
+
+
+def _share(logarithm: float) -> float:
+    """The change, as a share, whose logarithm this is; more than a hundredfold is told as that. With two builds in a run of hundreds of
+    cases it may be more than there are floating-point numbers for."""
+    return expm1(min(logarithm, log(101)))
 
 
 def _interval(difference: float, error: float, degrees: int, ratio: float) -> tuple[float, float]:

@@ -267,3 +267,16 @@ class TestProperties:
 
     def test_alpha_is_that_of_the_gate(self) -> None:
         assert ALPHA == 0.01
+
+
+@pytest.mark.parametrize("cases", [1, 400, 100_000])
+def test_two_builds_that_differ_in_a_run_of_many_cases_overflow_nothing(cases: int) -> None:
+    alpha = ALPHA / cases
+    pairs = [Built("a/x", 1.0), Built("b/y", 1.2)] * 3
+    stored = [Built("a", 1.0), Built("b", 1.1)] * 3
+    for decision in (
+        decide_build_pairs(pairs, tolerance=0.05, alpha=alpha),
+        decide_builds([[Built("o", 1.0)] * 5], stored, tolerance=0.05, alpha=alpha),
+    ):
+        assert decision.minimum_detectable is not None
+        assert decision.minimum_detectable <= 100.000001

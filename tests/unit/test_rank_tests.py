@@ -81,6 +81,13 @@ class TestRankSum:
         expected = stats.mannwhitneyu(slow, fast, alternative="greater", method="exact").pvalue
         assert rank_sum_p_value(slow, fast) == pytest.approx(expected, rel=1e-9)
 
+    def test_hundreds_of_replicates_take_no_minutes(self) -> None:
+        slow, fast = [1.05 + i / 1000 for i in range(200)], [1 + i / 1500 for i in range(500)]
+        assert rank_sum_p_value(fast, slow) == pytest.approx(1 - rank_sum_p_value(slow, fast), abs=1e-3)
+        expected = stats.mannwhitneyu([*slow, 1.1], [*fast, 1.1], alternative="greater", method="asymptotic").pvalue
+        assert rank_sum_p_value([*slow, 1.1], [*fast, 1.1]) == pytest.approx(expected, rel=1e-9)
+        assert rank_sum_p_value([1.0] * 200, [1.0] * 500) == 1
+
     @given(coarse, coarse, st.sampled_from([0.5, 1, 2.5]))
     def test_larger_values_never_have_a_larger_p_value(self, larger: list[int], smaller: list[int], shift: float) -> None:
         assert rank_sum_p_value([value + shift for value in larger], smaller) <= rank_sum_p_value(larger, smaller)
