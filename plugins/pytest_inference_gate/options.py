@@ -329,7 +329,13 @@ def _texts(config: pytest.Config, option: _Option) -> tuple[list[str], bool]:
     stored = config.getini(option.destination)
     if not stored:
         return [], False
-    return (list(stored) if option.many else [stored]), False
+    texts = list(stored) if option.many else [stored]
+    if not all(
+        isinstance(text, str) for text in texts
+    ):  # pyproject.toml has lists and numbers, and pytest hands them on as they are
+        what = "a list of texts" if option.many else "one text, in quotation marks"
+        raise pytest.UsageError(f"ini option {option.destination}: {stored!r} is not {what}")
+    return texts, False
 
 
 def _parsed(option: _Option, text: str, from_command_line: bool) -> Any:

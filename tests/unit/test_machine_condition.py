@@ -349,3 +349,11 @@ def test_a_session_whose_canary_is_damaged_does_not_count(damage: dict[str, Any]
     damaged = {**whole, **damage}
     assert canary_shifts([damaged], whole, 0.05) == ()
     assert [shift.sessions for shift in canary_shifts([whole, damaged], whole, 0.05)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"readings": "six"}, {"readings": -1}, {"compute_spread": "none"}, {"memory_spread": -0.5}, {"memory": float("inf")}],
+)
+def test_a_canary_that_somebody_edited_does_not_count(changes: dict[str, Any]) -> None:
+    assert canary_shifts([{**canary(), **changes}], canary(), 0.05) == ()

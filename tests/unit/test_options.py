@@ -325,3 +325,15 @@ def test_options_that_may_be_given_again_add_up(pytester):
 def test_a_home_folder_is_found(pytester, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert options.read_settings(pytester.parseconfig("--gate-store=~/store")).store == tmp_path / "store"
+
+
+@pytest.mark.parametrize(
+    "line", ["gate_batches = [1, 4]", 'gate_relax = ["invalid"]', "gate_timeout = [5]", 'gate_models = [["a"]]']
+)
+def test_what_pyproject_can_say_and_an_option_cannot_take_is_told_in_one_sentence(pytester, line):
+    pytester.makepyfile(test_idle=IDLE)
+    pytester.path.joinpath("pyproject.toml").write_text(f"[tool.pytest.ini_options]\n{line}\n")
+    result = pytester.runpytest_inprocess()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"ERROR: ini option {line.split()[0]}: * is not *"])
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
