@@ -17,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, cast, get_args
+from typing import IO, Any, NoReturn, cast, get_args
 
 from .agent.failures import speaks_of_memory
 from .agent.protocol import VERSION, FrameDecoder, ProtocolError, encode_frame
+from .atomic_files import describe_refusal
 from .kernel_memory import oom_kills
 from .outcome import Outcome, OutcomeKind, Stage, StageFailed
 
@@ -142,10 +143,7 @@ class AgentProcess:
         self._closed = False
         self._last_look = -math.inf  # the deadline after which the pipe was looked into once more
         self._oom_kills = self._kills_for_memory()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as stream:
-            stream.write(f"$ {' '.join(command)}\n".encode())
-            stream.flush()
+        with self._opened_log(command) as stream:
             self._log_start = stream.tell()
             try:
                 self._process = _starter.start(
@@ -167,6 +165,23 @@ class AgentProcess:
         os.set_blocking(self._stdin.fileno(), False)
         with self._busy:
             self.hello = self._guarded(None, "start", self._receive_hello)
+
+    def _opened_log(self, command: Sequence[str]) -> IO[bytes]:
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            stream = self.log.open("ab", buffering=0)
+            try:
+                stream.write(f"$ {' '.join(command)}\n".encode("utf-8", "surrogateescape"))
+            except BaseException:
+                stream.close()
+                raise
+        except OSError as error:
+            self._closed = True
+            message = describe_refusal(
+                error, f"write {self.log.name}", self.log.parent, remedy="name another folder with --gate-store"
+            )
+            raise StageFailed(Outcome("storage_error", None, message, advises=True)) from None
+        return stream
 
     # ---------------------------------------------------------------- requests
 

@@ -123,7 +123,7 @@ class ArtifactStore:
 
     def __init__(self, root: Path, *, notice: Callable[[str], None] | None = None) -> None:
         # Agents run in other working directories, so what the store hands out is absolute.
-        self.root = Path(root).expanduser().absolute()
+        self.root = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111  (Path.expanduser raises where there is no such user)
         self._notice = notice or _logger.warning
         self._verified: set[tuple[str, int, int]] = set()
         self._open()
@@ -437,7 +437,10 @@ def default_store_root() -> Path:
     """Where artifacts are kept unless --gate-store says otherwise: in the user's cache directory."""
     import platformdirs
 
-    return platformdirs.user_cache_path("inference-gate") / "store"
+    try:
+        return platformdirs.user_cache_path("inference-gate") / "store"
+    except RuntimeError:  # neither HOME nor an entry of this user
+        raise StoreError("This user has no home directory to keep artifacts in; name a directory with --gate-store.") from None
 
 
 def _parse_provenance(content: bytes, digest: str) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
@@ -489,6 +492,18 @@ def _payload_files(directory: Path) -> dict[str, int]:
             with suppress(FileNotFoundError):  # removed by another run meanwhile; whoever wants it misses it
                 found[path.relative_to(directory).as_posix()] = path.lstat().st_size
     return found
+
+
+def why_not_kept(directory: Path, made: Mapping[str, Any]) -> str | None:
+    """Why the store would not keep what is in ``directory`` with that provenance, and None where it would."""
+    present = _payload_files(directory)
+    if not present:
+        return "it left no file"
+    odd = sorted(name for name in present if (directory / name).is_symlink() or not (directory / name).is_file())
+    if odd:
+        return f"{odd[0].removeprefix('payload/')} is no plain file"
+    clash = sorted(_RESERVED.intersection(made))
+    return f"{', '.join(clash)} in its answer {'is' if len(clash) == 1 else 'are'} the store's to say" if clash else None
 
 
 def _describe_payload(directory: Path, kind: str) -> dict[str, dict[str, Any]]:

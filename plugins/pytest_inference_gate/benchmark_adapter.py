@@ -133,6 +133,10 @@ def comparing(config: pytest.Config) -> bool:
     return bool(config.getoption("benchmark_compare", None))
 
 
+def saving(config: pytest.Config) -> bool:
+    return any(config.getoption(f"benchmark_{name}", None) for name in ("save", "autosave"))
+
+
 def compare_selection(config: pytest.Config) -> str | None:
     """What ``--benchmark-compare=ARG`` names, or ``None`` for the bare option."""
     selection = config.getoption("benchmark_compare", None)

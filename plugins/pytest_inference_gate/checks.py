@@ -89,7 +89,7 @@ class Messages:
 
     def no_baseline(self, result: CaseResult) -> str:
         if self._paired:
-            return f"{result.name} has nothing to compare with: {result.reason}; name other models with --gate-against-models"
+            return f"{result.name} has nothing to compare with: {result.reason}; correct that, or name others with --gate-against-models"
         return messages.no_baseline_message(
             result.id, self._record_command, self._close_ids, self._other_devices, incomparable=self._incomparable
         )

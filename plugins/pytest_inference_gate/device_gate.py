@@ -199,7 +199,8 @@ class DeviceGate:
         """Whether the run compares, and there is nothing to compare the case with."""
         baseline, record = self.baseline, self.run.records[case.id]
         lacks = baseline is not None and not baseline.timed(case) and baseline.broken(case.id) is None
-        return lacks or (record.other is not None and record.other.case is None)
+        other = record.other
+        return lacks or (other is not None and (other.case is None or other.outcome.is_of_the_surroundings))
 
     # ---------------------------------------------------------------- saving
 
@@ -226,12 +227,14 @@ class DeviceGate:
         seed: int,
         refused: Container[str],
         red: Container[str],
+        unknown: Container[str],
         *,
         plain: bool,
     ) -> None:
         """Save what of pytest-benchmark's ``document`` is about this device, as a run with this device alone would have saved it.
 
-        ``refused`` and ``red`` hold parameters of tests; ``plain``: with the benchmarks that are about no case. Raises a ``GateError``.
+        ``refused``, ``red`` and ``unknown`` hold parameters of tests; ``plain``: with the benchmarks that are about no case. Raises a
+        ``GateError``.
         """
         if self.saver is None:
             return
@@ -242,6 +245,7 @@ class DeviceGate:
             name,
             refused={case_id for test_id, case_id in cases.items() if test_id in refused},
             red={case_id for test_id, case_id in cases.items() if test_id in red},
+            unknown={case_id for test_id, case_id in cases.items() if test_id in unknown},
         )
 
     def _condition(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import contextlib
 import math
 import random
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,7 +33,7 @@ from .errors import GateError
 from .judging import CaseRecord, FurtherBuild, OtherSide, replicates_at_first
 from .label_count import check_loaded, check_values
 from .machine.watch import MachineWatch
-from .outcome import OK, Outcome, StageFailed
+from .outcome import OK, Outcome, StageFailed, room_on_disk
 from .paired_measuring import WARM_UP_ROUNDS, BlockPlan, Side, SideFailed, measure_pair
 from .phase_times import PhaseTimes
 from .predictions import predict_arguments, predictions_name, read_predictions
@@ -308,11 +309,11 @@ class DeviceRun:
         record = self.records[case.id]
         assert record.artifact is not None
         inputs = self._preparations.own.evaluation_inputs(case.card)
+        predictions = self._predictions(self._device.runtime, case, record.artifact, inputs, f"{case.id}.predict", record.told)
         reference = self._other_predictions(record)
         record.compared_with = FLOAT_REFERENCE if reference is None else OTHER_STACK
         if reference is None:
             reference = self._preparations.own.reference_predictions(case)
-        predictions = self._predictions(self._device.runtime, case, record.artifact, inputs, f"{case.id}.predict", record.told)
         self._compare(record, record, predictions, inputs, reference)
         for number, further in enumerate(record.further, start=2):
             log_name = f"{case.id}.predict-build{number}"
@@ -382,7 +383,8 @@ class DeviceRun:
         found = self._device.logs / predictions_name(case, log_name)
         target = role.target
         there = target.place_for(found)
-        with role.start(log_name) as agent:
+        disk = f"the disk of {self._device.logs}" if target.is_here else f"the disk of {target.name}"
+        with role.start(log_name) as agent, room_on_disk(disk):
             check_loaded(case, agent.load(load_arguments(case, artifact, target.put)))
             coverage = runtime_coverage(agent.predict(predict_arguments(case, target.put(inputs.path), there)), "predict")
         if coverage is not None:
@@ -390,7 +392,7 @@ class DeviceRun:
         target.fetch(there, found)
         try:
             predictions = read_predictions(found)
-        except ValueError as error:
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise StageFailed(Outcome("run_error", "predict", f"the agent's predictions cannot be read: {error}")) from None
         found.unlink()
         check_values(case, math.prod(predictions[0].shape[1:]), "predict")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .artifacts import ArtifactStore
+from .atomic_files import explained
 from .cards import DataSource, ModelCard
+from .errors import StoreError
 from .preparation import PreparedInputs
 
 if TYPE_CHECKING:
@@ -55,7 +57,10 @@ def prepare_inputs(
     if card.preprocessing.scaling in scalings:
         # What code that a hook added will make cannot be told from a digest of anything, so it runs each time.
         directory = scratch / f"{card.name}-{purpose}"
-        made = preprocess_into(directory)
+        with explained(
+            f"keep the inputs of {card.name}", scratch, error=StoreError, remedy="point --gate-store at another directory"
+        ):
+            made = preprocess_into(directory)
     else:
         ingredients = {
             "pictures": pictures.sha256,

@@ -83,6 +83,7 @@ class GateSession:
         self._running = RunningAgents()
         self._lines: list[str] = []  # on saving, for the terminal
         self._unsafe_cases: set[str] = set()  # a test of the case failed, whatever the reason: its figures are no baseline
+        self._ended: set[str] = set()  # node ids of the tests that have run
         self._prepared = False
         self._stopped = False  # by the user or by an error of pytest's own, before all tests had run
         self._run_result: RunResult | None = None
@@ -341,6 +342,8 @@ class GateSession:
             report.inference_gate_verdict = str(result.verdict)  # type: ignore[attr-defined]
         if report.outcome == "failed":
             self._unsafe_cases.add(case_id)
+        if report.when == "teardown":
+            self._ended.add(item.nodeid)
 
     def describe_run(self, output_json: dict[str, Any]) -> None:
         """Add the gate's block to a document of pytest-benchmark. Called once for ``--benchmark-json`` and once for saving."""
@@ -356,11 +359,14 @@ class GateSession:
             self._lines.append("not saved, since the run was stopped: what its tests would have said is not known")
             return
         red = {test_id for test_id, result in self.results.items() if gate_is_red(result.verdict)}
+        # After -x or --maxfail nobody knows what the tests that have not run would have said of their case.
+        wanted = self.selection.wanted.items()
+        unknown = {test_id for test_id, one in wanted if any(item.nodeid not in self._ended for item in one.items)}
         try:
             if self._first is None:
                 self._lines.append("not saved, since no board could be asked: whose baseline it would be is not known")
             for gate in self.devices:
-                gate.save(document, name, self.seed, self._unsafe_cases, red, plain=gate is self._first)
+                gate.save(document, name, self.seed, self._unsafe_cases, red, unknown, plain=gate is self._first)
         except GateError as error:
             raise pytest.UsageError(str(error)) from None
 
@@ -452,7 +458,10 @@ class GateSession:
         names = {gate.device.name: saver.name for gate, saver in savers}
         run.saved = next((name for name in names.values() if name is not None), None)
         run.devices = [replace(device, saved=names.get(device.name)) for device in run.devices]
-        return [*self._lines, *(gate.say(line) for gate, saver in savers for line in saver.lines)]
+        lines = [*self._lines, *(gate.say(line) for gate, saver in savers for line in saver.lines)]
+        if self._prepared and not lines and benchmark_adapter.saving(self.config):
+            lines.append("nothing was saved: no test measured a latency, and a baseline is made of those")
+        return lines
 
     def close(self) -> None:
         """End every agent that still runs, and the connections to boards."""

@@ -261,7 +261,9 @@ def judge(
         result.conclude(Verdict.FIXED, "was broken in the baseline and works now; record a new baseline")
     if record.other is not None and record.other.case is None:
         result.conclude(Verdict.NO_BASELINE, "the models to compare with have no such case")
-    if record.other is not None and not record.other.outcome.ok:
+    if record.other is not None and record.other.outcome.is_of_the_surroundings:
+        result.conclude(Verdict.NO_BASELINE, f"the other side could not be had: {_in_words(record.other.outcome)}")
+    elif record.other is not None and not record.other.outcome.ok:
         result.conclude(Verdict.FIXED, f"works, but not with the other stack: {_in_words(record.other.outcome)}")
     return result
 

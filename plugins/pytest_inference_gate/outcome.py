@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -59,3 +63,15 @@ class StageFailed(GateError):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.message)
         self.outcome = outcome
+
+
+@contextmanager
+def room_on_disk(disk: str) -> Iterator[None]:
+    """A disk that is full says nothing of the case: what fails in the block for that is no fault of the case's."""
+    try:
+        yield
+    except StageFailed as failure:
+        if os.strerror(errno.ENOSPC) not in failure.outcome.message:
+            raise
+        message = f"{disk} is full: free some space there, then run the case again"
+        raise StageFailed(replace(failure.outcome, kind="storage_error", message=message, advises=True)) from None

@@ -7,18 +7,19 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import timing_caches
 from .agent_role import AgentRole
-from .artifacts import ArtifactStore, StoredArtifact
+from .artifacts import ArtifactStore, StoredArtifact, why_not_kept
 from .backends import BACKENDS, agent_device
 from .cards import ModelCard, is_calibrated
 from .cases import Case
 from .intermediates import Intermediate, choose_intermediate, choose_portable
-from .outcome import Outcome, StageFailed
+from .outcome import Outcome, StageFailed, room_on_disk
 from .predictions import predict_arguments, predictions_name, read_predictions
 from .rebuilt_engines import Rebuilt, earlier_build, rebuilt_remarks
 from .targets import Target
@@ -107,6 +108,7 @@ class Preparation:
         self._progress = progress
         self._built_on_device = built_on_device
         self._rebuilt: list[Rebuilt] = []
+        self._unreferenced: dict[str, str] = {}  # sentences, by the model's name
         self._memory: dict[tuple[str, ...], Any] = {}
         self._memory_lock = threading.Lock()
         self._key_locks: dict[tuple[str, ...], threading.Lock] = {}
@@ -252,12 +254,19 @@ class Preparation:
             options = timing_caches.convert_options(self.store, case.options, ingredients, target.put)
             request = materials.request(case, path, target.put, options)
             there = target.folder_for(payload)
-            with builder.start(f"{name}.convert") as agent:
+            # On this machine the store says so itself, of all cases.
+            room = nullcontext() if target.is_here else room_on_disk(f"the disk of {target.name}")
+            with builder.start(f"{name}.convert") as agent, room:
                 result = agent.convert({**request, "output_directory": there})
             target.fetch(there, payload)
             log = builder.logs / f"{name}.convert.log"
             if log.exists():
                 (directory / "log.txt").write_bytes(log.read_bytes())
+            problem = why_not_kept(directory, result)
+            if problem is not None:
+                raise StageFailed(
+                    Outcome("build_error", "convert", f"what the converter left cannot be kept: {problem}", log=log)
+                )
             self._progress(f"converted {name}{where} in {result['seconds']:.1f} s")
             return result
 
@@ -275,14 +284,16 @@ class Preparation:
 
     def remarks(self) -> list[str]:
         """What the user should know of the models that were made: sentences."""
-        return rebuilt_remarks(self._rebuilt)
+        return [*rebuilt_remarks(self._rebuilt), *self._unreferenced.values()]
 
     # ---------------------------------------------------------------- the reference
 
     def reference_predictions(self, case: Case) -> Outputs | None:
         """What the float reference of the case's model says on the evaluation inputs: float32 (N, classes), or all outputs of a detector.
 
-        ``None`` where the converting target cannot run the reference; the case is then judged by its card's expectation alone.
+        ``None`` where the converting target has no way to run the reference, or it failed: the case is then judged by its card's
+        expectation alone. Raises :class:`StageFailed` where it failed and the card expects nothing: the case would be compared with
+        nothing.
         """
         backend = reference_backend(case.card, self._built_on_device)
         if backend is None:
@@ -291,7 +302,16 @@ class Preparation:
         key = ("reference", case.model)
         try:
             path: Path = self._once(key, lambda: self._predict_reference(reference))
-        except StageFailed:
+        except StageFailed as failure:
+            if failure.outcome.kind == "unsupported":
+                return None
+            evaluation = case.card.evaluation
+            if evaluation is None or (evaluation.top1 is None and evaluation.map is None):
+                raise StageFailed(_without_reference(failure.outcome)) from None
+            why = f"{failure.outcome.kind}: {failure.outcome.message}"
+            self._unreferenced[case.model] = (
+                f"{case.model}: judged by its card's expectation alone, since its float reference failed ({why})"
+            )
             return None
         return read_predictions(path)
 
@@ -321,6 +341,12 @@ class Preparation:
 
         stored = self.store.get_or_make("reference", ingredients, make)
         return stored.directory / "payload" / name
+
+
+def _without_reference(outcome: Outcome) -> Outcome:
+    """What that is for a case: of the surroundings, since it says nothing of the case itself, which must not be known as broken."""
+    message = f"its float reference, which its predictions are compared with, failed ({outcome.kind}: {outcome.message}): see to that first"
+    return Outcome("fetch_error", "predict", message, log=outcome.log, advises=True)
 
 
 def _put_checkpoint(target: Target, path: Path | None) -> str | None:

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from .targets.interpreter import InterpreterTarget
 from .targets.ssh_address import SshAddress
 
 _KEPT_LOGS = 20  # runs
+_MAY_BE_IN_USE = 6 * 3600  # seconds: for so long a run in another container may start no agent
 
 
 @dataclass(frozen=True)
@@ -160,13 +162,27 @@ def open_environment(
     return RunEnvironment(store, logs, own_converter, devices, other_converter, built_on_device)
 
 
+def _is_in_use(folder: Path) -> bool:
+    """Whether a run may still write there: its process lives, or, where it cannot be seen from here, it began a log in the last hours."""
+    import psutil
+
+    number = folder.name.split("-")[2:3]
+    if number and number[0].isdigit() and psutil.pid_exists(int(number[0])):
+        return True
+    try:
+        return time.time() - folder.stat().st_mtime < _MAY_BE_IN_USE
+    except OSError:
+        return False
+
+
 def _make_log_folder(root: Path) -> Path:
     # The number of the process is not enough: in two containers that share a store it may well be the same.
     folder = root / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}-{secrets.token_hex(2)}"
     try:
         folder.mkdir(parents=True)
         for old in sorted(path for path in root.iterdir() if path.is_dir())[:-_KEPT_LOGS]:
-            shutil.rmtree(old, ignore_errors=True)
+            if not _is_in_use(old):
+                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise GateError(
             f"cannot write logs to {root} ({error.strerror}): free some space there or name another folder with --gate-store"

@@ -24,9 +24,12 @@ class SessionSaver:
         self.lines: list[str] = []
         self.name: str | None = None  # of the baseline that was saved
 
-    def save(self, document: Mapping[str, Any], name: str, refused: Container[str], red: Container[str]) -> None:
-        """``refused``: ids of cases with a failed test; ``red``: ids of cases whose verdict closes the gate. Raises a ``GateError``."""
-        plain, good, dropped = [], [], []
+    def save(
+        self, document: Mapping[str, Any], name: str, refused: Container[str], red: Container[str], unknown: Container[str] = ()
+    ) -> None:
+        """``refused``: ids of cases with a failed test; ``red``: ids of cases whose verdict closes the gate; ``unknown``: of those with a
+        test that has not run. Raises a ``GateError``."""
+        plain, good, dropped, unfinished = [], [], [], []
         kept: set[str] = set()
         verdicts: dict[str, str] = {}  # of those that are dropped
         for benchmark in document["benchmarks"]:
@@ -35,6 +38,9 @@ class SessionSaver:
                 plain.append(benchmark)
             elif block["id"] in refused or block["id"] in red:
                 dropped.append(block["id"])
+                verdicts[block["id"]] = str(block.get("verdict"))
+            elif block["id"] in unknown:
+                unfinished.append(block["id"])
                 verdicts[block["id"]] = str(block.get("verdict"))
             elif block["id"] in kept:
                 # Two tests replayed the same rounds: a baseline holds the case once, and the other entry without the gate's part.
@@ -62,5 +68,7 @@ class SessionSaver:
             self.name = path.stem
             known = f", {len(broken)} known to be broken" if broken else ""
             self.lines.append(f"saved {len(kept)} case{'' if len(kept) == 1 else 's'}{known} in {path}")
+        if unfinished:
+            self.lines.append(f"not saved, since not all of their tests have run: {', '.join(sorted(set(unfinished)))}")
         if dropped:
             self.lines.append(f"not saved, since they failed: {', '.join(sorted(set(dropped)))}")

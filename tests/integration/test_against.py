@@ -206,3 +206,13 @@ def test_a_folder_without_cards_is_told_at_once(project):
     result = project.run(f"--gate-against-models={project.path / 'nowhere'}")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*--gate-against-models: *nowhere*"])
+
+
+def test_models_to_compare_with_that_cannot_be_had_open_no_gate(project, older_models):
+    (older_models / "linear.json").unlink()
+    result, document = project.gate_json(f"--gate-against-models={older_models}")
+    assert result.ret == 1
+    (case,) = document["cases"]
+    assert case["verdict"] == "no_baseline"
+    assert "there is no checkpoint" in case["reason"]
+    result.stdout.fnmatch_lines(["*has nothing to compare with: the other side could not be had: fetch_error*"])

@@ -461,3 +461,47 @@ def test_a_project_that_does_not_use_the_gate_notices_nothing(pytester):
     compared = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--benchmark-compare=0001")
     assert compared.ret == 0
     compared.stdout.fnmatch_lines(["*test_plain (0001_before)*"])
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_float_reference_that_died_opens_no_gate(linear_project, labels):
+    linear_project.write_card(precisions=("fp32", "int8"))
+    card = linear_project.path / "models" / "linear.toml"
+    text = card.read_text().replace(", top1 = 1.0", "")
+    card.write_text(text if labels else text.replace('evaluation = { file = "evaluation.npz" }\n', ""))
+    linear_project.write_model(wrecked=["int8"])
+    backend = linear_project.path / "linear_backend.py"
+    read = "        source = read(model)\n"
+    killed = "        if precision == 'fp32':\n            os.kill(os.getpid(), signal.SIGKILL)\n"
+    backend.write_text(backend.read_text().replace(read, read + killed))
+    result, document = linear_project.gate_json("-k", "accuracy", "--gate-select=*int8*")
+    assert result.ret == 1
+    (case,) = document["cases"]
+    assert case["verdict"] == "broken"
+    assert "its float reference, which its predictions are compared with, failed (crash: " in case["reason"]
+
+
+def test_what_the_tests_that_x_kept_from_running_would_have_said_is_not_known(linear_project):
+    linear_project.pytester.makepyfile(
+        test_first="def test_fails():\n    assert False\n", test_own="def test_own(case, artifact):\n    assert False\n"
+    )
+    result = linear_project.run("-x", "--benchmark-save=before", "test_latency.py", "test_first.py", "test_own.py")
+    assert result.ret == 1
+    assert linear_project.sessions() == []
+    result.stdout.fnmatch_lines(["not saved, since not all of their tests have run: linear-linear-fp32-b1-t1"])
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(linear_project):
+    with (linear_project.path / "conftest.py").open("a") as conftest:
+        conftest.write(
+            "\n\nimport errno\n\n_open = Path.open\n\n\ndef full(self, *arguments, **more):\n"
+            "    if self.name.endswith('measure-2.log'):\n        raise OSError(errno.ENOSPC, 'No space left on device', str(self))\n"
+            "    return _open(self, *arguments, **more)\n\n\nPath.open = full\n"
+        )
+    result = linear_project.run(subprocess=True)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["*annot write linear-linear-fp32-b1-t1.measure-2.log: the disk of * is full *--gate-store*", "*1 broken: do not ship"]
+    )
+    assert "on the board" not in result.stdout.str()
+    assert "INTERNALERROR" not in result.stdout.str()

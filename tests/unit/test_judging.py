@@ -26,7 +26,7 @@ from pytest_inference_gate.judging import (
     judge,
     replicates_at_first,
 )
-from pytest_inference_gate.outcome import OK, Outcome
+from pytest_inference_gate.outcome import OK, Outcome, OutcomeKind
 from pytest_inference_gate.paired_measuring import ProcessPair
 from pytest_inference_gate.results import CaseResult, Replicate
 from pytest_inference_gate.verdict import Verdict
@@ -129,6 +129,13 @@ class TestBesideAnotherStack:
         assert result.latency is not None
         assert result.latency.median == 0.01
         assert result.latency.decision is None
+
+    @pytest.mark.parametrize("kind", ["fetch_error", "unreachable", "storage_error"])
+    def test_what_kept_the_other_side_from_the_run_is_no_comparison(self, case: Case, kind: OutcomeKind) -> None:
+        outcome = Outcome(kind, "fetch", "there is no checkpoint")
+        result = judged(CaseRecord(case, replicates=[replicate(0.01)] * 5, other=OtherSide(case, outcome)))
+        assert result.verdict is Verdict.NO_BASELINE
+        assert "there is no checkpoint" in result.reason
 
     def test_pairs_taken_before_the_other_stack_failed_are_no_comparison(self, case: Case) -> None:
         """Else a case would ask for pairs again and again, which cannot come."""

@@ -76,7 +76,14 @@ def predict(runner, size, inputs_path, outputs_path, all_outputs=False):
     result = numpy.concatenate(outputs)
     temporary = "%s.%d.tmp" % (outputs_path, os.getpid())
     with open(temporary, "wb") as stream:
-        numpy.save(stream, result)
+        try:
+            # Not numpy.save, which does not say why it could not write.
+            numpy.lib.format.write_array_header_1_0(stream, numpy.lib.format.header_data_from_array_1_0(result))
+            stream.write(result.data)
+            stream.flush()
+        except Exception:
+            os.unlink(temporary)
+            raise
     os.replace(temporary, outputs_path)
     return len(result)
 

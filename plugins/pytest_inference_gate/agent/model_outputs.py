@@ -156,11 +156,14 @@ class Writer:
         """Write the file, whole or not at all."""
         for stream in self._streams:
             stream.close()
-        temporary = "%s.%d.tmp" % (self._path, os.getpid())
+        temporary = os.path.join(self._scratch, "all.npz")  # removed with the rest where the disk is full
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             for number in range(len(self._shapes)):
                 name = name_of(number) + ".npy"
-                archive.write(os.path.join(self._scratch, name), name)
+                place, entry = os.path.join(self._scratch, name), zipfile.ZipInfo(name)  # no date: a board may have no clock
+                entry.file_size = os.path.getsize(place)
+                with open(place, "rb") as source, archive.open(entry, "w") as target:
+                    shutil.copyfileobj(source, target, 2**18)
         os.replace(temporary, self._path)
 
     def __exit__(self, *error):
