@@ -87,6 +87,7 @@ class GateRun:
             seconds=settings.timeouts,
             memory_limit=settings.memory_limit,
             backends=backends,
+            left_out=[case_id for case_id in left_out if device.records[case_id].outcome.kind != "unsupported"],
         )
         return list(lines_of(request.path, cases, left_out, request.replicates))
 

@@ -250,14 +250,17 @@ class Agent:
     def _receive(self, stage, seconds, left=None):
         # type: (Optional[str], float, Optional[float]) -> Facts
         """``left`` of the ``seconds`` that the request has; None where it has just begun."""
-        deadline = time.monotonic() + (seconds if left is None else left)
+        try:
+            return self._next_message(stage, seconds, time.monotonic() + (seconds if left is None else left))
+        except ProtocolError as error:
+            raise Failed("crash", stage, "the agent does not speak the protocol while %s: %s" % (DOING[stage], error))
+
+    def _next_message(self, stage, seconds, deadline):
+        # type: (Optional[str], float, float) -> Facts
         output, late = self._process.stdout, False
         assert output is not None
         while True:
-            try:
-                message = self._decoder.next_message()
-            except ProtocolError as error:
-                raise Failed("crash", stage, "the agent does not speak the protocol while %s: %s" % (DOING[stage], error))
+            message = self._decoder.next_message()
             if message is not None:
                 return message
             left = deadline - time.monotonic()
@@ -459,22 +462,31 @@ class Runner:
 
         self._say("%s: %s" % (what, self._attempt(name, act)))
 
+    def _predicted(self, number, case):
+        # type: (int, Facts) -> Any
+        """The record of what was predicted; None where that is not there as it was written, such as after a power cut."""
+        name = self._case_name(number)
+        found, record = os.path.join(self.done, name + predictions_suffix(case)), read_json(self._record(name + "-predict"))
+        return record if record is not None and os.path.isfile(found) and digest_of(found) == record["sha256"] else None
+
     def _predict(self, number, case, what):
         # type: (int, Facts, str) -> None
         name = self._case_name(number)
-        if read_json(self._record(name + "-predict")) is not None or self._failure(number) is not None:
+        found = os.path.join(self.done, name + predictions_suffix(case))
+        if self._predicted(number, case) is not None or self._failure(number) is not None:
             return
 
         def act():
             # type: () -> str
             suffix = predictions_suffix(case)
-            found = os.path.join(self.done, name + suffix)
             with Agent(self, name + "-predict") as agent:
                 loaded = agent.ask("load", self._arguments(case))
                 wish = {"inputs": os.path.join(self.files, case["inputs"]), "outputs": found + ".tmp" + suffix}  # type: Facts
                 if suffix == ".npz":
                     wish["all_outputs"] = True
                 reply = agent.ask("predict", wish)
+            with open(wish["outputs"], "rb+") as stream:
+                os.fsync(stream.fileno())  # before its record, which says that it is there
             os.replace(wish["outputs"], found)
             record = {"load": loaded, "predict": reply, "sha256": digest_of(found)}
             write_json(self._record(name + "-predict"), record)
@@ -510,7 +522,7 @@ class Runner:
 
     def _measured(self, number, replicate):
         # type: (int, int) -> bool
-        return os.path.exists(self._record("%s-%04d" % (self._case_name(number), replicate)))
+        return read_json(self._record("%s-%04d" % (self._case_name(number), replicate))) is not None
 
     def _measure_once(self, number, replicate, case, facts):
         # type: (int, int, Facts, Facts) -> str
@@ -545,6 +557,12 @@ class Runner:
 
     # The results
 
+    def _all_of(self, beginning):
+        # type: (str) -> List[Any]
+        """The records whose names begin so, without those that a power cut has damaged."""
+        names = [name for name in sorted(os.listdir(self.done)) if name.startswith(beginning) and name.endswith(".json")]
+        return [record for record in (read_json(os.path.join(self.done, name)) for name in names) if record is not None]
+
     def collect(self, destination):
         # type: (str) -> None
         """One archive of all that was found out, whole or not at all."""
@@ -553,7 +571,7 @@ class Runner:
         members = {}  # type: Dict[str, str]
         for number, case in enumerate(self.plan["cases"]):
             name = self._case_name(number)
-            predicted = read_json(self._record(name + "-predict"))
+            predicted = self._predicted(number, case)
             if predicted is not None:
                 suffix = predictions_suffix(case)
                 predicted["file"] = "predictions/%s%s" % (name, suffix)
@@ -578,15 +596,9 @@ class Runner:
             "schema": RESULTS_SCHEMA,
             "bundle": self.bundle,
             "finished": time.time(),
-            "runs": [
-                read_json(os.path.join(self.done, name)) for name in names if name.startswith("run-") and name.endswith(".json")
-            ],
+            "runs": self._all_of("run-"),
             "probe": read_json(self._record("probe")),
-            "readings": [
-                read_json(os.path.join(self.done, name))
-                for name in names
-                if name.startswith("canary-") and name.endswith(".json")
-            ],
+            "readings": self._all_of("canary-"),
             "cases": cases,
             "builds": builds,
             "files": {name: {"sha256": digest_of(path), "size": os.path.getsize(path)} for name, path in members.items()},
@@ -596,11 +608,12 @@ class Runner:
         try:
             with open(temporary, "wb") as stream:
                 with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-                    archive.writestr(PLAN, self.content)
-                    archive.writestr(RESULTS, content)
-                    archive.writestr(DIGEST, hashlib.sha256(content).hexdigest() + "\n")
+                    archive.writestr(entry(PLAN), self.content)
+                    archive.writestr(entry(RESULTS), content)
+                    archive.writestr(entry(DIGEST), hashlib.sha256(content).hexdigest() + "\n")
                     for name, path in sorted(members.items()):
-                        archive.write(path, name)
+                        with open(path, "rb") as source, archive.open(entry(name, os.path.getsize(path)), "w") as target:
+                            shutil.copyfileobj(source, target, BLOCK)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, destination)
@@ -608,6 +621,14 @@ class Runner:
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+
+
+def entry(name, size=0):
+    # type: (str, int) -> zipfile.ZipInfo
+    """Of an archive, without a date: a board without a clock starts in 1970, and an archive knows none before 1980."""
+    found = zipfile.ZipInfo(name)
+    found.compress_type, found.file_size = zipfile.ZIP_DEFLATED, size
+    return found
 
 
 def software_of(probe):
@@ -714,7 +735,8 @@ def main(arguments, bundle):
 
     def say(text):
         # type: (str) -> None
-        sys.stdout.write(text + "\n")
+        encoding = getattr(sys.stdout, "encoding", None) or "ascii"  # without a locale, Python 3.6 has no other
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()
 
     try:

@@ -77,9 +77,22 @@ def export(options: argparse.Namespace) -> int:
         raise BundleError(f"the bundle is a zip, and Python on the board knows it by that: name it {path.name}.zip")
     if path.is_dir():
         raise BundleError(f"{path} is a directory: name a file in it")
-    return _status(
+    before = _state_of(path)
+    status = _status(
         pytest.main(["-p", "no:cacheprovider", *options.more], plugins=[Export(BundleRequest(path, options.replicates))])
     )
+    if status == 0 and _state_of(path) == before:
+        raise BundleError(f"no test of the gate was selected, so {path.name} was not written: name tests that take cases")
+    return status
+
+
+def _state_of(path: Path) -> tuple[int, int] | None:
+    """Another one after each time that the file was written; ``None`` where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def import_results(options: argparse.Namespace) -> int:
@@ -91,7 +104,8 @@ def import_results(options: argparse.Namespace) -> int:
     results.close()
     arguments = [f"--gate-target=bundle:{options.file.absolute()}"]
     if not any(argument.startswith("--gate-select") for argument in options.more):
-        arguments += [f"--gate-select={case_id}" for case_id in results.cases]
+        # What could not be exported is judged as well: a model that a converter takes no more is broken, and not just absent.
+        arguments += [f"--gate-select={case_id}" for case_id in (*results.cases, *results.left_out)]
     if options.save is not None:
         arguments.append(f"--benchmark-save={options.save}")
     if options.compare is not None:

@@ -6,6 +6,7 @@ file with its digest.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -151,8 +152,12 @@ def write_bundle(
     seconds: Mapping[str, float],
     memory_limit: int | None,
     backends: Mapping[str, Path],
+    left_out: Sequence[str] = (),
 ) -> str:
-    """Write the bundle whole or not at all; returns its id, the SHA-256 of its plan. Raises :class:`BundleError`."""
+    """Write the bundle whole or not at all; returns its id, the SHA-256 of its plan. Raises :class:`BundleError`.
+
+    ``left_out``: cases that could not be prepared, which are to be judged all the same.
+    """
     named = {name: files.put(module.resolve()) for name, module in sorted(backends.items())}
     members = {**files.sources, **{f"agent/{name}": path for name, path in agent_files()}}
     total = sum(file.stat().st_size for file in members.values())
@@ -175,6 +180,7 @@ def write_bundle(
         "backends": named,
         "builds": [{"name": name, "convert": convert} for name, convert in builds.items()],
         "cases": [case.as_dict() for case in cases],
+        "left_out": list(left_out),
         "files": {
             name: {"sha256": archives.file_digest(file), "size": file.stat().st_size} for name, file in sorted(members.items())
         },
@@ -194,7 +200,8 @@ def write_bundle(
                 os.fsync(stream.fileno())
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, nor could it be: what is told is why
+            temporary.unlink()
     return hashlib.sha256(content).hexdigest()
 
 

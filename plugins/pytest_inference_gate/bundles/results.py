@@ -138,6 +138,7 @@ class _Plan(_Part):
     plugin: str
     replicates: int
     cases: list[_PlannedCase]
+    left_out: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]] = []
     builds: list[_PlannedBuild]
 
 
@@ -162,6 +163,7 @@ class BundleResults:
     convert: Mapping[str, Mapping[str, Any]]
     builds: Mapping[str, RecordedBuild]
     built: Mapping[str, str]
+    left_out: tuple[str, ...] = ()  # cases that could not be prepared for the bundle
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -248,6 +250,7 @@ def _checked(path: Path, folder: Path) -> BundleResults:
         convert={build.name: build.convert for build in plan.builds},
         builds=results.builds,
         built=built,
+        left_out=tuple(plan.left_out),
     )
 
 

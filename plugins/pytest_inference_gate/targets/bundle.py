@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..agent_process import AgentProcess, Limits
+from ..atomic_files import explained
 from ..bundles.export import place_in_bundle
 from ..outcome import Outcome, Stage, StageFailed
 from ..timing_caches import without_cache
@@ -184,8 +185,9 @@ class RecordedAgent(AgentProcess):
         case = self._recorded(case_id)
         if case.predict is None:
             self._give_failure(case, "predict")
-        root = self._target.results.folder / "results"
-        shutil.copyfile(root / case.predict.file, str(arguments["outputs"]))
+        root, outputs = self._target.results.folder / "results", Path(arguments["outputs"])
+        with explained(f"write {outputs.name}", outputs.parent, remedy="name another folder with --gate-store"):
+            shutil.copyfile(root / case.predict.file, outputs)
         return dict(case.predict.predict)
 
     def _measure(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

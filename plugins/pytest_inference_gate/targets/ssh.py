@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from ..agent_archive import build_agent_archive
+from ..atomic_files import describe_refusal
 from ..errors import GateError
 from ..outcome import Outcome, OutcomeKind, Stage, StageFailed
 from .ssh_address import SshAddress
@@ -33,6 +34,8 @@ KEPT_SECONDS = 30 * 24 * 3600.0
 KEPT_BYTES = 4 * 2**30
 PATIENCE_SECONDS = 120.0  # a Jetson takes up to one and a half minutes to start
 _MOST_LOSSES = 3
+_CLOSING_SECONDS = 3.0  # for what a thread does there, at the end of a run
+_MARKED_SECONDS = 3600.0  # well within file_store.NEVER_PRUNED_SECONDS
 _NAMES_OF_PYTHON = ("python3", "python", "/usr/bin/python3", "/usr/local/bin/python3")
 # Any Python from 2 on says this of itself; NumPy is looked for without importing it. A path is used as it was given: it may be a script
 # that sets what a runtime there needs.
@@ -106,6 +109,7 @@ class SshTarget:
         self._places = 0
         self._folders: set[str] = set()  # those of conversions
         self._losses = 0
+        self._marked = time.monotonic()  # when the files there were last marked as used
         self._gone: StageFailed | None = None  # why it is not asked any more
 
     @property
@@ -122,6 +126,7 @@ class SshTarget:
         from .ssh_agent import RemoteAgent
 
         board = self._ready(None)
+        self._mark_as_used(board)
         if limits.memory_bytes is not None and not board.watches_memory:
             self._notice_once(
                 f"{self.address.place} does not tell how much memory a process has: --gate-memory-limit is not watched there"
@@ -132,6 +137,16 @@ class SshTarget:
         except ConnectionFailed as failure:
             self._fail("unreachable", str(failure), None)
         return RemoteAgent(self, local_command, log, replace(limits, memory_bytes=None))
+
+    def _mark_as_used(self, board: _Board) -> None:
+        """Now and then: another run may remove there what was not used for some hours, however long this one takes."""
+        with self._lock:
+            if time.monotonic() - self._marked < _MARKED_SECONDS:
+                return
+            self._marked = time.monotonic()
+            for there in (board.agent, *board.backends.values(), *self._sent.values()):
+                if there:
+                    self._guarded(lambda: board.files.mark_as_used(there), "load")  # noqa: B023
 
     def put(self, path: Path) -> str:
         with self._lock:
@@ -165,13 +180,18 @@ class SshTarget:
     def close(self) -> None:
         """Remove what this run alone needed there, and end the connection. Nothing connects anew after it."""
         self._closing.set()  # a thread that waits for the board to come back gives up, and the lock
-        with self._lock:
+        if not self._lock.acquire(timeout=_CLOSING_SECONDS):  # one that sends a file ends with the connection
+            self.connection.close()
+            self._lock.acquire()
+        try:
             if self._board is not None and self.connection.alive:
                 with contextlib.suppress(ConnectionFailed, FilesRefused):
                     self._board.files.close_run(self._token)
             self._board = None
             self._gone = StageFailed(Outcome("unreachable", None, f"the connection to {self.address.place} was closed"))
             self.connection.close()
+        finally:
+            self._lock.release()
 
     # ---------------------------------------------------------------- failing
 
@@ -244,6 +264,8 @@ class SshTarget:
 
     def _reconnect(self) -> Greeting:
         place = self.address.place
+        if self._closing.is_set():
+            raise ConnectionFailed(f"the connection to {place} was closed")
         self._losses += 1
         if self._losses > _MOST_LOSSES:
             raise ConnectionFailed(
@@ -273,8 +295,12 @@ class SshTarget:
         outbox = files.open_run(self._token)
         if first:
             files.prune(KEPT_SECONDS, KEPT_BYTES)
-        with tempfile.TemporaryDirectory(prefix="inference-gate-") as folder:
-            agent = files.put(build_agent_archive(Path(folder) / "agent.pyz"))
+        try:
+            with tempfile.TemporaryDirectory(prefix="inference-gate-") as folder:
+                agent = files.put(build_agent_archive(Path(folder) / "agent.pyz"))
+        except OSError as error:
+            place, remedy = Path(tempfile.tempdir or "/tmp"), "name another folder with TMPDIR"
+            raise FilesRefused(describe_refusal(error, "write the agent", place, remedy=remedy)) from None
         backends = {name: files.put(Path(path).resolve()) for name, path in self.extra_backends.items()}
         return _Board(files, python.path, agent, backends, outbox, watches_memory)
 

@@ -100,7 +100,11 @@ class SshConnection:
     def __init__(self, address: SshAddress, *, environment: Mapping[str, str] | None = None) -> None:
         self.address = address
         self.environment = dict(os.environ if environment is None else environment)
-        self.program = shlex.split(self.environment.get(SSH_VARIABLE, "")) or ["ssh"]
+        try:
+            self.program = shlex.split(self.environment.get(SSH_VARIABLE, "")) or ["ssh"]
+        except ValueError:
+            words = self.environment[SSH_VARIABLE]
+            raise ConnectionFailed(f"{SSH_VARIABLE}={words} ends within a quotation: quote it as a shell would want it") from None
         self.number = 0  # of the connection: how often one came up
         self._lock = threading.Lock()
         self._master: _Master | None = None
@@ -275,7 +279,14 @@ class _Master:
     def __init__(self, address: SshAddress, program: list[str], environment: Mapping[str, str]) -> None:
         self._address = address
         self._marker = f"inference-gate-{secrets.token_hex(8)}"
-        self._folder = Path(tempfile.mkdtemp(prefix="igate-", dir=_socket_folder(environment)))
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="igate-", dir=_socket_folder(environment)))
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            raise ConnectionFailed(
+                f"no folder can be made here for the connection to {address.place}: {error.strerror or error}{where}; free some space"
+                " there, or name another folder with TMPDIR"
+            ) from None
         self.socket = str(self._folder / "s")
         self._log = self._folder / "log"
         self.greeting = Greeting(None)

@@ -94,6 +94,10 @@ class BoardFiles:
             found = self._ask(*arguments, data=data, seconds=_SECONDS + parcel.size / _SLOWEST, what=parcel)["path"]
         return str(found)
 
+    def mark_as_used(self, there: str) -> None:
+        """What :meth:`put` has sent is in use still, for whoever removes there what is not."""
+        self._ask("find", *there.split("/")[-2:])
+
     def _with_progress(self, parcel: Parcel) -> Iterator[bytes]:
         self._progress(f"sending {parcel.path.name}, {size_text(parcel.size)}, to {self._place}")
         sent = quarter = 0
