@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
+import os
 import re
+import sys
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -35,6 +38,7 @@ COMPARED_SESSIONS = 10
 """So many of the newest sessions are compared with, where the user names none."""
 
 # pytest-benchmark finds its files by four digits and an underscore.
+_LEFTOVER_SECONDS = 3600  # whoever writes for so long holds no lock any more
 _LAST_NUMBER = 9999
 _FILE_NAME = re.compile(r"(?P<number>[0-9]{4})_(?P<name>.*)\.json", re.DOTALL)
 # What pytest-benchmark refuses in --benchmark-save, and what a file system or a terminal would trip over.
@@ -143,6 +147,7 @@ def save_session(directory: Path, name: str, document: Mapping[str, Any]) -> Pat
     with explained(f"save {name!r}", directory, error=BaselineError, remedy=_REMEDY):
         directory.mkdir(parents=True, exist_ok=True)
         with session_lock(directory):
+            _remove_leftovers(directory)
             while True:
                 number = _last_number(directory) + 1
                 if number > _LAST_NUMBER:
@@ -157,6 +162,14 @@ def save_session(directory: Path, name: str, document: Mapping[str, Any]) -> Pat
                     # Somebody who does not know the lock (pytest-benchmark itself) was faster.
                     continue
                 return path
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """What runs that were killed in the middle of writing have left, and what would otherwise be committed with the baselines."""
+    for path in directory.glob(".[0-9][0-9][0-9][0-9]_*.json.*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink()
 
 
 def session_lock(directory: Path) -> filelock.BaseFileLock:
@@ -359,7 +372,7 @@ def _object(block: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]
 
 
 def _is_duration(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 # Selecting
@@ -369,7 +382,7 @@ def select_session_files(directory: Path, select: str) -> list[Path]:
     """The files that `select` names, as :func:`read_sessions` explains it. Raises BaselineError where it names none."""
     if not select:
         raise BaselineError(f"The baseline to compare with has an empty name; {_available(directory)}.")
-    named = Path(select).expanduser()
+    named = Path(os.path.expanduser(select))  # noqa: PTH111  (Path.expanduser raises where there is no such user)
     for place in (named, directory / named):
         if _is_file(place):
             return [place]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if more and not getattr(options, "takes_more", False):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     options.more = more
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal of another encoding cannot show, and what is no text at all (the arguments of a process), is no reason to end.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         status: int = options.run(options)
         sys.stdout.flush()
@@ -32,11 +38,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except BrokenPipeError:
         # Whoever read the output has seen enough, as `| head` does; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _drop_output()
+        return int(getattr(options, "status_unread", 0))
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        sys.stderr.write(
+            f"inference-gate: {error.strerror or type(error).__name__}{place}; correct that and run the command again\n"
+        )
+        _drop_output()
+        return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
+
+
+def _drop_output() -> None:
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:

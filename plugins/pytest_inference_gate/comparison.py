@@ -86,7 +86,8 @@ def check_compared_document(machine_info: dict[str, Any], document: dict[str, An
     block = document.get(benchmark_adapter.CASE_KEY)
     if not isinstance(block, Mapping):
         return
-    recorded = block.get("device", {}).get("id")
+    device = block.get("device")
+    recorded = device.get("id") if isinstance(device, Mapping) else None
     if recorded != current:
         raise pytest.UsageError(_foreign("the file that --benchmark-compare names", str(recorded), current))
     document["machine_info"] = machine_info

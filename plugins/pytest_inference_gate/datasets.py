@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -125,7 +126,7 @@ def _annotated_name(picture: AnnotatedPicture, annotations_file: Path, folder: P
     name = PurePosixPath(picture.file)
     if name.is_absolute() or ".." in name.parts or not name.parts:
         raise EvaluationDataError(f"{where} has the file {picture.file!r}, which is not inside {folder}; correct it.")
-    if not (folder / name).is_file():
+    if not os.path.isfile(folder / name):  # noqa: PTH113  (Path.is_file raises for names that no file can have)
         raise EvaluationDataError(f"{where}: the picture {folder / name} is missing; put it there or remove the image.")
     return name.as_posix()
 
@@ -306,7 +307,7 @@ def _folder_listing(source: DataSource, card: ModelCard, folder: Path, root: Pat
         if key in rows:
             raise EvaluationDataError(f"{where}: {name!r} is in row {rows[key]} already; remove one of the two.")
         rows[key] = row
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):  # noqa: PTH113  (Path.is_file raises for names that no file can have)
             raise EvaluationDataError(f"{where}: the picture {folder / name} is missing; put it there or remove the row.")
         labels.append(to_index(label, where))
         names.append(name)
@@ -437,6 +438,9 @@ def _read_npz(source: DataSource, card: ModelCard, path: Path) -> tuple[NDArray[
         ) from None
     except OSError as error:
         raise EvaluationDataError(f"{path} cannot be read ({error.strerror or error}); check the file.") from None
+    for name, array in (("images", images), ("labels", labels)):
+        if array is not None and not isinstance(array, np.ndarray):
+            raise EvaluationDataError(f"{path} holds {name!r}, which is no array; save it again with numpy.savez.")
     if images.ndim not in (3, 4):
         raise EvaluationDataError(
             f"{path}: images have the shape {images.shape}; expected (N, height, width) or (N, height, width, channels)."

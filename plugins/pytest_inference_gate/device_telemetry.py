@@ -5,9 +5,9 @@ Made of the summaries that the agent takes beside each ``measure`` (``agent/tele
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from statistics import median
 from typing import Any, Protocol
 
@@ -125,6 +125,6 @@ def _entries(summary: Mapping[str, Any], key: str, *figures: str) -> Iterable[tu
     table = summary.get(key)
     for name, entry in table.items() if isinstance(table, Mapping) else ():
         if isinstance(entry, Mapping) and all(
-            isinstance(entry.get(figure), (int, float)) and isfinite(entry[figure]) for figure in figures
+            isinstance(entry.get(figure), (int, float)) and abs(entry[figure]) <= sys.float_info.max for figure in figures
         ):
             yield str(name), entry

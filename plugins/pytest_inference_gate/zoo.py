@@ -130,6 +130,25 @@ def fetch_data(
     settings: DownloadSettings = DEFAULT_SETTINGS,
 ) -> FetchedData:
     """Have the data set ``source`` of ``card`` on this machine. Arguments and errors are those of :func:`fetch_checkpoint`."""
+    try:
+        return _data_of(source, card, store_root, lock_file, mirror, offline, progress, settings)
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        raise FetchError(
+            f"{card.path}: its data set cannot be read ({error.strerror or error}){place}; check the file."
+        ) from None
+
+
+def _data_of(
+    source: DataSource,
+    card: ModelCard,
+    store_root: Path,
+    lock_file: Path | None,
+    mirror: str | None,
+    offline: bool,
+    progress: Progress | None,
+    settings: DownloadSettings,
+) -> FetchedData:
     if source.seed is not None:
         return FetchedData(None, None)
     if source.url is None:
@@ -165,15 +184,21 @@ def _is_npz(path: Path) -> bool:
         return True
     if archive_kind(path) != "zip":
         return False
-    with zipfile.ZipFile(path) as zipped:
-        return "images.npy" in zipped.namelist()
+    try:
+        with zipfile.ZipFile(path) as zipped:
+            return "images.npy" in zipped.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return False  # and unpacking it will say what is wrong
 
 
 def mirrored(url: str, mirror: str | None) -> str:
     """``url`` with its scheme and host replaced by the prefix ``mirror``; path and query stay."""
     if mirror is None:
         return url
-    prefix = urlsplit(mirror)
+    try:
+        prefix = urlsplit(mirror)
+    except ValueError:  # half an IPv6 address
+        prefix = urlsplit("")
     if prefix.scheme not in ("http", "https") or not prefix.hostname or prefix.query or prefix.fragment:
         raise FetchError(f"The mirror {mirror!r} is no URL prefix; expected something like https://mirror.example.org/models.")
     if prefix.username is not None or prefix.password is not None:  # it would end up in the lock file

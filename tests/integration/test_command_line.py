@@ -88,3 +88,19 @@ def test_who_reads_no_further_sees_no_traceback() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8:strict"])
+def test_the_doctor_tells_of_what_a_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    spinning = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+    busy = subprocess.Popen([b"caf\xe9", "-c", spinning], executable=sys.executable)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_inference_gate", "doctor", "--seconds", "1"], capture_output=True, check=False
+        )
+    finally:
+        busy.kill()
+        busy.wait()
+    assert done.stderr == b""
+    assert b"steadiness" in done.stdout

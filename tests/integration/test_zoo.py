@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -588,6 +589,17 @@ def test_a_local_data_set_is_checked_against_its_digest(place: Place) -> None:
     assert len(fetch_set(place, seed=1, count=3)) == 3
 
 
+def test_a_local_data_set_that_cannot_be_read_is_one_sentence(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(place.lock.parent / "set.npz", images=np.zeros((1, 8, 8, 3), np.uint8))
+
+    def damaged(path: Path, *more: Any) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("pytest_inference_gate.zoo.file_digest", damaged)
+    with pytest.raises(FetchError, match=r"cannot be read \(Input/output error\).*set\.npz"):
+        fetch_set(place, file="set.npz", sha256="0" * 64)
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -669,8 +681,6 @@ def test_killed_in_the_middle_of_a_download_the_next_run_is_right(server: Server
 
 
 def test_a_full_disk_is_said_with_the_option_that_helps(server: Server, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
     real = os.fsync
 
     def full(descriptor: int) -> None:

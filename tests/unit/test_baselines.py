@@ -126,6 +126,15 @@ def test_numbers_go_on_and_nothing_is_replaced(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
 
 
+def test_what_a_killed_run_left_goes_with_the_next_one_that_saves(tmp_path: Path) -> None:
+    left, new = tmp_path / ".0001_x.json.abcd1234.tmp", tmp_path / ".0002_x.json.abcd1234.tmp"
+    for path in (left, new):
+        path.write_text("{")
+    os.utime(left, (0, 0))
+    save_session(tmp_path, "x", document())
+    assert (left.exists(), new.exists()) == (False, True)
+
+
 def test_the_numbers_end_where_pytest_benchmark_stops_finding_them(tmp_path: Path) -> None:
     (tmp_path / "9999_last.json").write_text("{}")
     with pytest.raises(BaselineError, match=r"used up its numbers.*prune"):

@@ -59,6 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one.add_argument("--all", action="store_true", help="the newest one too, which stays otherwise")
     one.add_argument("--dry-run", action="store_true", help="only say which would go")
     one.add_argument("--yes", action="store_true", help="do not ask")
+    one.set_defaults(status_unread=1)  # where nobody reads what would go, nothing goes
 
     one = _add_action(actions, "promote", _promote, "make a baseline of what a run that compared has saved")
     one.add_argument("candidate", metavar="CANDIDATE", help="its number, the beginning of its name, or its path")

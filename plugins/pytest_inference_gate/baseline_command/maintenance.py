@@ -85,9 +85,7 @@ def find_session(directory: Path, text: str) -> BaselineSession:
     A full name goes before the beginning of one. Raises BaselineError where there is none, where there are several, and for a file
     that cannot be trusted.
     """
-    folder, separator, rest = text.partition("/")
-    if separator and folder == CANDIDATES:
-        directory, text = directory / CANDIDATES, rest
+    directory, text = _placed(directory, text)
     found = select_session_files(directory, text)
     exact = [path for path in found if text in (path.name, path.stem, path.stem[5:])]
     if len(found) > 1 and len(exact) != 1:
@@ -100,8 +98,14 @@ def find_session(directory: Path, text: str) -> BaselineSession:
 
 def find_sessions(directory: Path, texts: Sequence[str]) -> list[BaselineSession]:
     """All sessions that the texts name, each once and by number; each text may name several, as for ``--benchmark-compare``."""
-    paths = {path for text in texts for path in select_session_files(directory, text)}
-    return [read_session(path) for path in sorted(paths, key=lambda path: (path.name, str(path)))]
+    paths = {path for text in texts for path in select_session_files(*_placed(directory, text))}
+    return [read_session(path) for path in sorted(paths, key=lambda path: (path.parent.name == CANDIDATES, path.name, str(path)))]
+
+
+def _placed(directory: Path, text: str) -> tuple[Path, str]:
+    """The folder in which ``text`` names sessions, and what it says there."""
+    folder, separator, rest = text.partition("/")
+    return (directory / CANDIDATES, rest) if separator and folder == CANDIDATES else (directory, text)
 
 
 # ---------------------------------------------------------------- comparing two sessions
@@ -138,11 +142,14 @@ class SessionDifference:
     only_after: tuple[str, ...]
     newly_broken: tuple[str, ...]
     no_longer_broken: tuple[str, ...]
+    other_pictures: tuple[str, ...] = ()
 
 
 def compare_sessions(before: BaselineSession, after: BaselineSession) -> SessionDifference:
     """A description, not a verdict: two sessions are no decision of the gate."""
-    common = [case_id for case_id in before.cases if case_id in after.cases]
+    shared = [case_id for case_id in before.cases if case_id in after.cases]
+    pictures = {case_id: (before.cases[case_id].pictures, after.cases[case_id].pictures) for case_id in shared}
+    common = [case_id for case_id in shared if pictures[case_id][0] == pictures[case_id][1]]
     identity = identity_differences(before.identity, after.identity)
     if before.device_id != after.device_id and not identity:
         identity = [f"device {before.device_id or 'unknown'} -> {after.device_id or 'unknown'}"]
@@ -155,6 +162,7 @@ def compare_sessions(before: BaselineSession, after: BaselineSession) -> Session
         only_after=tuple(case_id for case_id in after.cases if case_id not in before.cases),
         newly_broken=tuple(case_id for case_id in after.broken if case_id not in before.broken),
         no_longer_broken=tuple(case_id for case_id in before.broken if case_id not in after.broken),
+        other_pictures=tuple(f"{case_id} ({old} -> {new})" for case_id, (old, new) in pictures.items() if old != new),
     )
 
 

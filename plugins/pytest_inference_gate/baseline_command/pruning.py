@@ -11,7 +11,7 @@ from ..atomic_files import explained, flush_directory
 from ..baselines import BaselineSession, list_session_files, read_session, session_lock
 from ..errors import BaselineError
 from ..wording import session_time
-from .maintenance import is_foreign, same_software
+from .maintenance import holds_cases, is_foreign, same_software
 
 _REMEDY = "prune where it may be written"
 
@@ -46,11 +46,15 @@ def superfluous_sessions(sessions: Sequence[BaselineSession], rule: PruneRule, n
     own = [session for session in sessions if not is_foreign(session)]
     if not own:
         return []
-    newest = own[-1]
-    candidates = own if rule.everything else own[:-1]
+    # What holds no case is no baseline: it neither is the one that stays, nor counts as one that is newer.
+    newest = next((session for session in reversed(own) if holds_cases(session)), own[-1])
+    candidates = own if rule.everything else [session for session in own if session is not newest and session is not own[-1]]
     if rule.keep is not None:
-        kept = own[-rule.keep :] if rule.keep > 0 else []
-        candidates = [session for session in candidates if session not in kept]
+        newer, counts = 0, {}
+        for session in reversed(own):
+            counts[session.path] = newer
+            newer += holds_cases(session)
+        candidates = [session for session in candidates if counts[session.path] >= rule.keep]
     if rule.older_than is not None:
         moment = now - rule.older_than
         candidates = [

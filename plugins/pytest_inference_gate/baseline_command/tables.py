@@ -291,8 +291,9 @@ def difference_lines(before: BaselineSession, after: BaselineSession, difference
         if rails:
             lines.append("mJ: energy of one inference by power rail, before -> after; no verdict rests on it")
     else:
-        lines.append("no case is in both")
+        lines.append("no case can be compared" if difference.other_pictures else "no case is in both")
     for text, case_ids in (
+        ("measured on another number of pictures, and so not compared", difference.other_pictures),
         (f"only in {names[0]}", difference.only_before),
         (f"only in {names[1]}", difference.only_after),
         (f"broken in {names[1]} and not in {names[0]}", difference.newly_broken),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 Facts = Mapping[str, object]
@@ -33,7 +34,11 @@ def condition_differences(before: Facts, after: Facts) -> list[str]:
 
 def _numbers(value: object) -> list[float]:
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
-    return [float(one) for one in values if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    return [
+        float(one)
+        for one in values
+        if isinstance(one, (int, float)) and not isinstance(one, bool) and abs(one) <= sys.float_info.max
+    ]
 
 
 def _first_number(key: str, form: Callable[[float], str]) -> Callable[[Facts], str | None]:

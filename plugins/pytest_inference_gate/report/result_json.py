@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from enum import Enum
@@ -75,9 +76,9 @@ def write_document(run: RunResult, path: Path) -> None:
     text = json.dumps(build_document(run), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
     # Lone surrogates, from undecodable bytes in a path, have no UTF-8 form of their own.
     data = text.encode("utf-8", "backslashreplace")
-    if path.is_dir():
-        raise GateError(f"Cannot write the result to {path}, which is a directory: {_REMEDY}.")
     with explained(f"write {path.name}", path.parent, remedy=_REMEDY):
+        if path.is_dir():
+            raise GateError(f"Cannot write the result to {path}, which is a directory: {_REMEDY}.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -86,7 +87,7 @@ def write_document(run: RunResult, path: Path) -> None:
             with path.open("wb") as stream:
                 stream.write(data)
             return
-        path = path.resolve()
+        path = Path(os.path.realpath(path))  # Path.resolve raises a RuntimeError where links go round in a circle
     write_atomically(path, data, remedy=_REMEDY)
 
 
