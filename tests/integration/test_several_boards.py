@@ -186,6 +186,7 @@ def test_ctrl_c_ends_the_work_on_all_boards(linear_project, two):
             [sys.executable, "-m", "pytest", "-k", "latency", "--gate-rounds=5000", "--gate-replicates=5"],
             stdout=stream,
             stderr=stream,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's job in the background would ignore
         )
         try:
             assert wait_until(lambda: log.read_text(errors="replace").count("measuring 1 of 5") >= 2, 200), log.read_text()
