@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy
 import pytest
 from test_bundle import DIE_AFTER_THE_THIRD, bundles, linear_project  # noqa: F401
-from test_ssh_target import board, on, outcome_of  # noqa: F401
+from test_ssh_target import board, on, outcome_of, wait_until  # noqa: F401
 
 from pytest_inference_gate.agent import model_outputs
 from pytest_inference_gate.agent_process import Limits
@@ -140,26 +140,26 @@ def test_close_does_not_wait_for_what_is_being_sent(on, tmp_path: Path) -> None:
     target, model = on.target(), tmp_path / "model.bin"
     on.agent(target).close()
     model.write_bytes(os.urandom(2**20))
-    on.board.before('case "$SSH_ORIGINAL_COMMAND" in *" keep "*) sleep 25;; esac')
+    begun = on.board.folder / "begun"
+    on.board.before(f'case "$SSH_ORIGINAL_COMMAND" in *" keep "*) touch {begun}; sleep 300;; esac')
     ended = []
     thread = threading.Thread(target=lambda: ended.append(outcome_of(lambda: target.put(model))))
     thread.start()
-    time.sleep(2)
-    begun = time.monotonic()
+    assert wait_until(begun.exists, 60)
+    closing = time.monotonic()
     target.close()
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - closing < 150  # of the 300 that it takes to send
     thread.join()
     assert ended[0].kind == "unreachable" and not target.connection.alive
 
 
-def test_a_long_run_keeps_its_files(on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_long_run_keeps_its_files(on, tmp_path: Path) -> None:  # noqa: F811
     target, other, model = on.target(), on.target(), tmp_path / "model.bin"
     model.write_bytes(b"x" * 1000)
     there = target.put(model)
     for folder in on.board.files.iterdir():
         os.utime(folder, (time.time() - 7 * 3600,) * 2)
-    clock = time.monotonic
-    monkeypatch.setattr("pytest_inference_gate.targets.ssh.time.monotonic", lambda: clock() + 7 * 3600)
+    target._marked -= 7 * 3600
     on.agent(target).close()
     other._ready(None).files.prune(KEPT_SECONDS, 0)
     assert Path(there).exists()

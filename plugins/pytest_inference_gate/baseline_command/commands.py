@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one.add_argument("--all", action="store_true", help="the newest one too, which stays otherwise")
     one.add_argument("--dry-run", action="store_true", help="only say which would go")
     one.add_argument("--yes", action="store_true", help="do not ask")
-    one.set_defaults(status_unread=1)  # where nobody reads what would go, nothing goes
+    one.set_defaults(status_unread=1)  # until it is done
 
     one = _add_action(actions, "promote", _promote, "make a baseline of what a run that compared has saved")
     one.add_argument("candidate", metavar="CANDIDATE", help="its number, the beginning of its name, or its path")
@@ -205,7 +205,9 @@ def _prune(options: argparse.Namespace) -> int:
     if not options.yes and not _agreed(f"Remove {what}? [y/N] "):
         _write(["nothing was removed"])
         return 1
+    sys.stdout.flush()  # where nobody reads what would go, this raises, and nothing goes
     removed = prune(device, rule, now, [session.path for session in planned])
+    options.status_unread = 0
     _write([f"removed {counted(len(removed), 'session')}"])
     gone = {session.path for session in removed}
     spared = [session for session in planned if session.path not in gone]
