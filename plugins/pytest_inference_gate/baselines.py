@@ -14,7 +14,6 @@ import difflib
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from .atomic_files import create_atomically, describe_refusal, explained
 from .coverage import Coverage, MalformedCoverage, parse_coverage
 from .errors import BaselineError
+from .finite_numbers import is_finite_number
 
 if TYPE_CHECKING:
     import filelock
@@ -372,7 +372,7 @@ def _object(block: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]
 
 
 def _is_duration(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+    return is_finite_number(value) and value > 0
 
 
 # Selecting

@@ -5,11 +5,12 @@ Made of the summaries that the agent takes beside each ``measure`` (``agent/tele
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
+
+from .finite_numbers import is_finite_number
 
 # Shows 50 or 100 degrees whatever the temperature is, on every Jetson that has it.
 _PLACEHOLDERS = frozenset({"pmic", "pmic-die"})
@@ -124,7 +125,5 @@ def _entries(summary: Mapping[str, Any], key: str, *figures: str) -> Iterable[tu
     """The entries of a table by name that have all of these figures."""
     table = summary.get(key)
     for name, entry in table.items() if isinstance(table, Mapping) else ():
-        if isinstance(entry, Mapping) and all(
-            isinstance(entry.get(figure), (int, float)) and abs(entry[figure]) <= sys.float_info.max for figure in figures
-        ):
+        if isinstance(entry, Mapping) and all(is_finite_number(entry.get(figure)) for figure in figures):
             yield str(name), entry

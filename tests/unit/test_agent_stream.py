@@ -15,8 +15,10 @@ pytest.importorskip("cv2")
 
 from stream_sources import network_camera, write_video
 
+from pytest_inference_gate.agent import stream as agent_stream
 from pytest_inference_gate.agent.frame_source import SourceError
 from pytest_inference_gate.agent.stream import Stream, block, measured
+from pytest_inference_gate.streams import results
 
 
 class Model:
@@ -171,6 +173,10 @@ def test_in_real_time_a_fast_model_waits_for_each_frame(video: Path) -> None:
 def test_a_budget_sets_the_rate(video: Path) -> None:
     found = streamed(Model(), wish(video, budget_frames_per_second=10.0, frames={"minimum": 3, "maximum": 3}))
     assert found["arrivals"] == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_both_ends_of_the_protocol_cut_a_long_run_alike() -> None:
+    assert results._WINDOWS == agent_stream.WINDOWS
 
 
 def test_a_long_run_is_kept_in_windows(video: Path) -> None:

@@ -353,7 +353,14 @@ def test_a_session_whose_canary_is_damaged_does_not_count(damage: dict[str, Any]
 
 @pytest.mark.parametrize(
     "changes",
-    [{"readings": "six"}, {"readings": -1}, {"compute_spread": "none"}, {"memory_spread": -0.5}, {"memory": float("inf")}],
+    [
+        {"readings": "six"},
+        {"readings": -1},
+        {"compute_spread": "none"},
+        {"memory_spread": -0.5},
+        {"memory": float("inf")},
+        {"memory": 10**400},
+    ],
 )
 def test_a_canary_that_somebody_edited_does_not_count(changes: dict[str, Any]) -> None:
     assert canary_shifts([{**canary(), **changes}], canary(), 0.05) == ()

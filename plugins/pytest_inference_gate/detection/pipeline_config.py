@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import GateError
+from ..finite_numbers import is_finite_number
 from .text_protobuf import Message, TextProtobufError, parse
 
 if TYPE_CHECKING:
@@ -169,19 +170,12 @@ def _converter(processing: Message) -> ScoreConverter:
     return _CONVERTERS[name]
 
 
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
-
-
 def _number(message: Message, name: str, default: float) -> int | float:
     values = message.scalars(name)
     if not values:
         return default
     value = values[-1]  # of a field that stands twice, the last counts
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+    if not is_finite_number(value):
         raise PipelineConfigError(f"found {str(value)[:40]} as {name}, expected a number.")
     return value
 

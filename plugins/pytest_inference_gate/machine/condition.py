@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot, isfinite, sqrt
+from math import hypot, sqrt
 from statistics import mean, median, stdev
 from typing import Any, Literal
 
 from ..decision import MEDIAN_TO_MEAN
+from ..finite_numbers import is_finite_number
 from ..verdict import Verdict
 
 Kernel = Literal["compute", "memory"]
@@ -236,11 +237,7 @@ def _is_whole(canary: Mapping[str, Any]) -> bool:
     """Whether a session's canary has its figures; a file that somebody edited is no reason to end a run."""
     positive: list[Any] = [*(canary.get(name) for name in KERNELS), canary.get("readings") or 1]
     spreads: list[Any] = [canary.get(f"{name}_spread") or 0.0 for name in KERNELS]
-    return all(_is_figure(value) for value in (*positive, *spreads)) and min(positive) > 0 and min(spreads) >= 0
-
-
-def _is_figure(value: object) -> bool:
-    return isinstance(value, (int, float)) and isfinite(value)
+    return all(is_finite_number(value) for value in (*positive, *spreads)) and min(positive) > 0 and min(spreads) >= 0
 
 
 def _standard_error(session: Mapping[str, Any], kernel: Kernel) -> float:

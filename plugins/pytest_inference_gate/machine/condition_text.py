@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
+
+from ..finite_numbers import is_finite_number
 
 Facts = Mapping[str, object]
 
@@ -34,11 +35,7 @@ def condition_differences(before: Facts, after: Facts) -> list[str]:
 
 def _numbers(value: object) -> list[float]:
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
-    return [
-        float(one)
-        for one in values
-        if isinstance(one, (int, float)) and not isinstance(one, bool) and abs(one) <= sys.float_info.max
-    ]
+    return [float(one) for one in values if is_finite_number(one)]
 
 
 def _first_number(key: str, form: Callable[[float], str]) -> Callable[[Facts], str | None]:
